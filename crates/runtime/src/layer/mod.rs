@@ -1,0 +1,1 @@
+//! Applies image layers to directories.

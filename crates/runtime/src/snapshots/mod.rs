@@ -1,0 +1,1 @@
+//! Layer directories and the overlay mounts made of them.
