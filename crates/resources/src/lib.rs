@@ -1,1 +1,43 @@
+//! Every API resource, one file each: what it is called, how it is defaulted, prepared, validated and printed.
+//! Pure: no I/O, no clock, no randomness. Routes, discovery, tables and docs are derived from [`ALL`].
 
+pub mod core;
+pub mod resource;
+
+pub use resource::{Column, Context, Info, Resource, Subresource, Verb};
+
+/// All built-in resources, sorted by group, version and plural name.
+pub static ALL: &[&dyn Resource] = &[&core::configmap::ConfigMap];
+
+/// The built-in resource of this group, version and plural name.
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static dyn Resource> {
+    let key = (group, version, plural);
+    let found = ALL.binary_search_by(|r| {
+        let info = r.info();
+        (info.group, info.version, info.plural).cmp(&key)
+    });
+    found.ok().map(|i| ALL[i])
+}
+
+/// The built-in resource that serves this kind.
+pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static dyn Resource> {
+    ALL.iter().copied().find(|r| {
+        let info = r.info();
+        (info.group, info.version, info.kind) == (group, version, kind)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_sorted_and_every_kind_has_a_schema() {
+        let keys: Vec<_> = ALL.iter().map(|r| (r.info().group, r.info().version, r.info().plural)).collect();
+        assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
+        for r in ALL {
+            let info = r.info();
+            assert!(canopus_schema::kind(info.group, info.version, info.kind).is_some(), "{}", info.kind);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The encoded, shared form of an object: bytes, and the facts about it that are extracted once per revision.
+
+use crate::json;
+use crate::value::Value;
+use bytes::Bytes;
+use compact_str::CompactString;
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
+
+/// What everybody asks of an object, extracted once when it is written and shared beside its bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    pub namespace: CompactString,
+    pub name: CompactString,
+    pub uid: CompactString,
+    pub labels: Box<[(CompactString, CompactString)]>,
+    /// The uid of the owner that has `controller: true`.
+    pub controller: Option<CompactString>,
+    /// All owners' uids.
+    pub owners: Box<[CompactString]>,
+    /// Selectable fields besides metadata.name and metadata.namespace, sorted by name.
+    pub fields: Box<[(&'static str, CompactString)]>,
+    pub deleting: bool,
+    pub generation: i64,
+}
+
+impl Facts {
+    /// Extracts the facts of `value`; `fields` names the resource's selectable fields (`spec.nodeName`).
+    pub fn extract(value: &Value, fields: &[&'static str]) -> Facts {
+        let meta = &value["metadata"];
+        let owners = meta["ownerReferences"].items();
+        let text = |v: &Value| match v {
+            Value::Str(s) => s.clone(),
+            Value::Bool(b) => CompactString::const_new(if *b { "true" } else { "false" }),
+            Value::Int(i) => compact_str::format_compact!("{i}"),
+            _ => CompactString::default(),
+        };
+        let mut fields: Vec<_> =
+            fields.iter().map(|name| (*name, text(name.split('.').fold(value, |v, step| v.at(step))))).collect();
+        fields.sort_by_key(|(name, _)| *name);
+        Facts {
+            namespace: meta["namespace"].str().into(),
+            name: meta["name"].str().into(),
+            uid: meta["uid"].str().into(),
+            labels: meta["labels"].entries().map(|(k, v)| (k.clone(), v.str().into())).collect(),
+            controller: owners.iter().find(|o| o["controller"].bool()).map(|o| o["uid"].str().into()),
+            owners: owners.iter().map(|o| o["uid"].str().into()).collect(),
+            fields: fields.into(),
+            deleting: !meta["deletionTimestamp"].is_null(),
+            generation: meta["generation"].int(),
+        }
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let found = self.labels.binary_search_by(|(k, _)| k.as_str().cmp(key));
+        found.ok().map(|i| self.labels[i].1.as_str())
+    }
+
+    /// A selectable field; None when the resource does not have it.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        match name {
+            "metadata.name" => Some(&self.name),
+            "metadata.namespace" => Some(&self.namespace),
+            _ => self.fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str()),
+        }
+    }
+}
+
+/// One revision of an object. The bytes are JSON without `metadata.resourceVersion`, because they are encoded
+/// before the store has given the revision; [`Object::write_json`] splices it in.
+#[derive(Debug)]
+pub struct Object {
+    pub facts: Arc<Facts>,
+    pub revision: u64,
+    body: Bytes,
+    /// Offset just behind the `{` of metadata.
+    splice_at: u32,
+    tree: Mutex<Weak<Value>>,
+}
+
+const METADATA: &[u8] = b"\"metadata\":{";
+
+impl Object {
+    /// Of bytes that [`Object::encode`] made. `None` when they have no metadata object.
+    pub fn from_bytes(body: Bytes, facts: Arc<Facts>, revision: u64) -> Option<Object> {
+        let splice_at = u32::try_from(top_level_metadata(&body)?).ok()?;
+        Some(Object { facts, revision, body, splice_at, tree: Mutex::new(Weak::new()) })
+    }
+
+    /// Of a tree. `metadata.resourceVersion` in it is ignored in favour of `revision` (0: it has none).
+    pub fn from_value(mut value: Value, fields: &[&'static str], revision: u64) -> Object {
+        let facts = Arc::new(Facts::extract(&value, fields));
+        value.obj_mut("metadata").remove("resourceVersion");
+        let body = Bytes::from(json::to_vec(&value));
+        let splice_at = top_level_metadata(&body).and_then(|at| u32::try_from(at).ok()).unwrap_or(0);
+        Object { facts, revision, body, splice_at, tree: Mutex::new(Weak::new()) }
+    }
+
+    /// The bytes to store for `value`: canonical JSON without a resourceVersion.
+    pub fn encode(value: &mut Value) -> Bytes {
+        value.obj_mut("metadata").remove("resourceVersion");
+        Bytes::from(json::to_vec(value))
+    }
+
+    /// The same object at another revision (a deletion has a revision of its own).
+    pub fn at_revision(&self, revision: u64) -> Object {
+        let (facts, body) = (self.facts.clone(), self.body.clone());
+        Object { facts, revision, body, splice_at: self.splice_at, tree: Mutex::new(Weak::new()) }
+    }
+
+    /// The stored bytes, without resourceVersion.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Appends the object's JSON, with its resourceVersion.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        let at = self.splice_at as usize;
+        if self.revision == 0 {
+            out.extend_from_slice(&self.body);
+            return;
+        }
+        out.extend_from_slice(&self.body[..at]);
+        out.extend_from_slice(b"\"resourceVersion\":\"");
+        json::write_int(i64::try_from(self.revision).unwrap_or(i64::MAX), out);
+        out.push(b'"');
+        if self.body.get(at) != Some(&b'}') {
+            out.push(b',');
+        }
+        out.extend_from_slice(&self.body[at..]);
+    }
+
+    /// The object's tree, with its resourceVersion. Parsed at most once while anybody holds it.
+    pub fn value(&self) -> Arc<Value> {
+        let mut slot = self.tree.lock();
+        if let Some(tree) = slot.upgrade() {
+            return tree;
+        }
+        // The bytes are our own encoding; should a disk have changed them, readers see an empty object.
+        let mut value = json::parse(&self.body).unwrap_or_else(|_| Value::object());
+        if self.revision > 0 {
+            value.obj_mut("metadata").insert("resourceVersion", self.revision.to_string());
+        }
+        let tree = Arc::new(value);
+        *slot = Arc::downgrade(&tree);
+        tree
+    }
+
+    /// Remembers a tree that the writer has at hand, so that readers need not parse. It must carry the resourceVersion.
+    pub fn remember(&self, tree: &Arc<Value>) {
+        *self.tree.lock() = Arc::downgrade(tree);
+    }
+
+    pub fn name(&self) -> &str {
+        &self.facts.name
+    }
+    pub fn namespace(&self) -> &str {
+        &self.facts.namespace
+    }
+    /// `namespace/name`, or `name` when cluster-scoped.
+    pub fn key(&self) -> CompactString {
+        match self.facts.namespace.as_str() {
+            "" => self.facts.name.clone(),
+            namespace => compact_str::format_compact!("{namespace}/{}", self.facts.name),
+        }
+    }
+}
+
+/// Finds the offset just behind `"metadata":{` at the top level of canonical JSON, skipping strings and nested values.
+fn top_level_metadata(bytes: &[u8]) -> Option<usize> {
+    let (mut depth, mut at) = (0usize, 0usize);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' if depth == 1 && bytes[at..].starts_with(METADATA) => return Some(at + METADATA.len()),
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value;
+
+    fn pod() -> Value {
+        value!({
+            "apiVersion": "v1", "kind": "Pod", "data": {"metadata": {"x": "\"metadata\":{"}},
+            "metadata": {"name": "a", "namespace": "d", "uid": "u", "labels": {"b": "2", "a": "1"},
+                "ownerReferences": [{"uid": "o1"}, {"uid": "o2", "controller": true}]},
+            "spec": {"nodeName": "n1", "hostNetwork": true},
+        })
+    }
+
+    #[test]
+    fn splices_the_revision() {
+        let object = Object::from_value(pod(), &[], 42);
+        let mut out = Vec::new();
+        object.write_json(&mut out);
+        let mut expected = pod();
+        expected.set_path(&["metadata", "resourceVersion"], "42");
+        assert_eq!(json::parse(&out).unwrap(), expected);
+        assert_eq!(*object.value(), expected);
+        assert!(!String::from_utf8_lossy(object.body()).contains("resourceVersion"));
+    }
+
+    #[test]
+    fn splices_into_empty_metadata() {
+        let object = Object::from_value(value!({"kind": "X"}), &[], 7);
+        let mut out = Vec::new();
+        object.write_json(&mut out);
+        assert_eq!(out, br#"{"kind":"X","metadata":{"resourceVersion":"7"}}"#);
+    }
+
+    #[test]
+    fn facts() {
+        let facts = Facts::extract(&pod(), &["spec.nodeName", "spec.hostNetwork", "status.phase"]);
+        assert_eq!(facts.label("b"), Some("2"));
+        assert_eq!(facts.controller.as_deref(), Some("o2"));
+        assert_eq!(facts.owners.len(), 2);
+        assert_eq!(facts.field("spec.nodeName"), Some("n1"));
+        assert_eq!(facts.field("spec.hostNetwork"), Some("true"));
+        assert_eq!(facts.field("status.phase"), Some(""));
+        assert_eq!(facts.field("nope"), None);
+    }
+
+    #[test]
+    fn a_tree_is_parsed_once_while_held() {
+        let object = Object::from_value(pod(), &[], 1);
+        let (a, b) = (object.value(), object.value());
+        assert!(Arc::ptr_eq(&a, &b));
+    }
+}

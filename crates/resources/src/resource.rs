@@ -1,0 +1,285 @@
+//! The trait every API resource implements: upstream's registry strategy, as data plus a few pure functions.
+
+use canopus_api::{Errors, Field, Gvk, Gvr, Time, Value};
+use compact_str::CompactString;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    Create,
+    Delete,
+    DeleteCollection,
+    Get,
+    List,
+    Patch,
+    Update,
+    Watch,
+}
+
+impl Verb {
+    /// Everything a stored resource can do, in discovery's order.
+    pub const ALL: &'static [Verb] = &[
+        Verb::Create,
+        Verb::Delete,
+        Verb::DeleteCollection,
+        Verb::Get,
+        Verb::List,
+        Verb::Patch,
+        Verb::Update,
+        Verb::Watch,
+    ];
+    pub const STATUS: &'static [Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+    pub const CREATE: &'static [Verb] = &[Verb::Create];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Create => "create",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Patch => "patch",
+            Verb::Update => "update",
+            Verb::Watch => "watch",
+        }
+    }
+}
+
+/// What a resource is called and what it can do: the source of routes, discovery and OpenAPI.
+pub struct Info {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub namespaced: bool,
+    /// False for requests in the form of objects (SubjectAccessReview), which are answered and forgotten.
+    pub stored: bool,
+    pub verbs: &'static [Verb],
+    pub subresources: &'static [Subresource],
+    /// Field selectors besides metadata.name and metadata.namespace: dotted paths into the object.
+    pub selectable_fields: &'static [&'static str],
+    /// Why a name is bad; nothing when it is good.
+    pub name: fn(&str) -> Vec<String>,
+    /// Whether changes of anything but metadata and status raise metadata.generation.
+    pub generation: bool,
+    /// An unconditional update (without resourceVersion) is allowed.
+    pub unconditional_update: bool,
+    /// PUT creates the object when it does not exist.
+    pub create_on_update: bool,
+}
+
+impl Info {
+    /// A stored, namespaced resource named like a DNS subdomain, with all verbs and no subresources.
+    pub const fn stored(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Info {
+        Info {
+            group,
+            version,
+            kind,
+            plural,
+            singular: "",
+            short_names: &[],
+            categories: &[],
+            namespaced: true,
+            stored: true,
+            verbs: Verb::ALL,
+            subresources: &[],
+            selectable_fields: &[],
+            name: canopus_api::names::dns1123_subdomain,
+            generation: false,
+            unconditional_update: true,
+            create_on_update: false,
+        }
+    }
+
+    pub fn gvr(&self) -> Gvr {
+        Gvr::new(self.group, self.version, self.plural)
+    }
+    pub fn gvk(&self) -> Gvk {
+        Gvk::new(self.group, self.version, self.kind)
+    }
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+}
+
+/// `pods/log`, `deployments/scale`.
+pub struct Subresource {
+    pub name: &'static str,
+    /// (group, version, kind) of what it takes and gives.
+    pub kind: (&'static str, &'static str, &'static str),
+    pub verbs: &'static [Verb],
+}
+
+impl Subresource {
+    /// The status subresource of a kind.
+    pub const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
+        Subresource { name: "status", kind: (group, version, kind), verbs: Verb::STATUS }
+    }
+    /// `autoscaling/v1 Scale`.
+    pub const SCALE: Subresource =
+        Subresource { name: "scale", kind: ("autoscaling", "v1", "Scale"), verbs: Verb::STATUS };
+}
+
+/// What a strategy may know besides the object.
+pub struct Context<'a> {
+    pub now: Time,
+    /// "" for the object itself, else "status", "ephemeralcontainers", …
+    pub subresource: &'a str,
+    pub user: &'a str,
+}
+
+/// A column of the Table that `kubectl get` prints. Columns with priority 1 show with `-o wide`.
+pub struct Column {
+    pub name: &'static str,
+    /// "string", "integer", "date", "boolean".
+    pub kind: &'static str,
+    /// "name" for the name column, else "".
+    pub format: &'static str,
+    pub description: &'static str,
+    pub priority: i32,
+}
+
+impl Column {
+    pub const NAME: Column = Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        description: "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+        priority: 0,
+    };
+    pub const AGE: Column = Column {
+        name: "Age",
+        kind: "string",
+        format: "",
+        description: "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+        priority: 0,
+    };
+
+    pub const fn new(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+        Column { name, kind, format: "", description, priority: 0 }
+    }
+    pub const fn wide(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+        Column { name, kind, format: "", description, priority: 1 }
+    }
+}
+
+/// One API resource. The defaults suit a plain object without status.
+pub trait Resource: Sync + Send {
+    fn info(&self) -> &'static Info;
+
+    /// Fills in upstream's defaults. Runs on everything a client sends and must be idempotent.
+    fn default(&self, _object: &mut Value) {}
+
+    /// Before validation of a new object: drops what clients may not set (status), fills what the server sets.
+    /// metadata (uid, creationTimestamp, generation 1) is the caller's work.
+    fn prepare_create(&self, object: &mut Value, _cx: &Context) {
+        if self.info().has_status() {
+            object.remove("status");
+        }
+    }
+
+    /// Before validation of an update: puts back what this (sub)resource may not change. The usual: the object itself keeps
+    /// its old status; `status` keeps everything of old but status (and managedFields).
+    fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
+        if !self.info().has_status() {
+            return;
+        }
+        if cx.subresource == "status" {
+            let status = new.remove("status");
+            let meta = std::mem::take(new.obj_mut("metadata"));
+            let mut kept = old.clone();
+            kept.remove("status");
+            if let Some(managed) = meta.get("managedFields") {
+                kept.obj_mut("metadata").insert("managedFields", managed);
+            }
+            if let Some(rv) = meta.get("resourceVersion") {
+                kept.obj_mut("metadata").insert("resourceVersion", rv);
+            }
+            *new = kept;
+            if let Some(status) = status {
+                new.set("status", status);
+            }
+        } else {
+            match old.get("status") {
+                Some(status) => new.set("status", status),
+                None => {
+                    new.remove("status");
+                }
+            }
+        }
+    }
+
+    /// All that is wrong with a new object, beyond what the schema and metadata rules say.
+    fn validate(&self, _object: &Field, _errors: &mut Errors) {}
+
+    /// All that is wrong with changing `old` to `new` through `cx.subresource`. Includes what [`Self::validate`] finds.
+    fn validate_update(&self, new: &Field, _old: &Value, cx: &Context, errors: &mut Errors) {
+        if cx.subresource.is_empty() {
+            self.validate(new, errors);
+        }
+    }
+
+    /// Warning headers for a write.
+    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::NAME,
+                Column {
+                    name: "Created At",
+                    kind: "date",
+                    format: "",
+                    description: Column::AGE.description,
+                    priority: 0,
+                },
+            ]
+        }
+    }
+
+    /// One cell for each of [`Self::columns`].
+    fn row(&self, object: &Value, _now: Time) -> Vec<Value> {
+        vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
+    }
+
+    /// For kinds that die gracefully (Pods): the seconds of grace a deletion gets. None: gone at once.
+    fn grace_seconds(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// The finalizer-like gate of Namespaces: whether a deletion only marks the object until its controller is done.
+    fn finalizing(&self, _object: &Value) -> bool {
+        false
+    }
+}
+
+/// An `AGE` cell: how long ago, in kubectl's short form.
+pub fn age(object: &Value, now: Time) -> Value {
+    since(object["metadata"]["creationTimestamp"].str(), now)
+}
+
+/// How long before `now` the time `text` was; `<unknown>` when it is no time.
+pub fn since(text: &str, now: Time) -> Value {
+    match Time::parse(text) {
+        Some(then) => canopus_api::time::human_duration(now.since(then)).into(),
+        None => "<unknown>".into(),
+    }
+}
+
+/// The object's name as a cell.
+pub fn name(object: &Value) -> Value {
+    object["metadata"]["name"].clone()
+}
+
+/// Strings joined for a cell; `<none>` for none.
+pub fn joined<'a>(items: impl IntoIterator<Item = &'a str>) -> Value {
+    let text = items.into_iter().collect::<Vec<_>>().join(",");
+    if text.is_empty() { "<none>".into() } else { CompactString::from(text).into() }
+}
