@@ -1,8 +1,10 @@
 //! Every API resource, one file each: what it is called, how it is defaulted, prepared, validated and printed.
 //! Pure: no I/O, no clock, no randomness. Routes, discovery, tables and docs are derived from [`ALL`].
 
+pub mod checks;
 pub mod core;
 pub mod resource;
+pub mod semantic;
 
 pub use resource::{Column, Context, Info, Resource, Subresource, Verb};
 
