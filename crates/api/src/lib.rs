@@ -10,6 +10,7 @@ pub mod json;
 pub mod labels;
 pub mod names;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod selectors;
 pub mod status;
