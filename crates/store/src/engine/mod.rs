@@ -1,0 +1,408 @@
+//! The engine that SQLite and memory stores share: what is in memory, and how it is read.
+//!
+//! One thread commits (see [`commit`]). Everybody else only reads [`State`], which changes once per commit group and
+//! only after the group is durable, so that nobody sees half a group or what a crash could take back.
+
+mod commit;
+mod expiry;
+mod index;
+mod queue;
+mod registry;
+#[cfg(test)]
+mod tests;
+mod watcher;
+mod window;
+
+use crate::log::{History, Log, Record};
+use crate::{Error, Event, Outcome, Range, Revision, Store, Version, Watch, Write};
+use async_trait::async_trait;
+use commit::{Committer, Job, Request};
+use index::{At, Entry, Index};
+use parking_lot::{Mutex, RwLock};
+use queue::Queue;
+use registry::Registry;
+use std::collections::HashMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+use watcher::Watcher;
+use window::Window;
+
+/// Tells the time, in Unix milliseconds. Only expiry depends on it.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The host's clock.
+pub fn system_clock() -> Clock {
+    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64))
+}
+
+/// What a store accepts and keeps at hand.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The longest key, in bytes.
+    pub key: usize,
+    /// The longest value, in bytes.
+    pub value: usize,
+    /// How many of the newest events stay in memory for watchers, and about how many bytes they may hold.
+    pub window_events: usize,
+    pub window_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { key: 4 << 10, value: 3 << 20, window_events: 1 << 16, window_bytes: 64 << 20 }
+    }
+}
+
+/// Keys looked at per turn of the read lock.
+const CHUNK: usize = 1024;
+
+/// What is in memory.
+pub(crate) struct State {
+    index: Index,
+    window: Window,
+    revision: Revision,
+    compacted: Revision,
+    /// Why there is nothing to be had any more: `Failed` or `Closed`.
+    over: Option<Error>,
+}
+
+impl State {
+    fn usable(&self) -> Result<(), Error> {
+        self.over.clone().map_or(Ok(()), Err)
+    }
+
+    fn readable(&self, revision: Revision) -> Result<(), Error> {
+        self.usable()?;
+        if revision > self.revision {
+            return Err(Error::FutureRevision { requested: revision, current: self.revision });
+        }
+        if revision < self.compacted {
+            return Err(Error::Compacted { requested: revision, compacted: self.compacted });
+        }
+        Ok(())
+    }
+}
+
+/// Locks are taken in the order of the fields.
+pub(crate) struct Shared {
+    registry: Mutex<Registry>,
+    state: RwLock<State>,
+    history: Arc<dyn History>,
+    limits: Limits,
+}
+
+impl Shared {
+    fn check_key(&self, key: &str) -> Result<(), Error> {
+        match key.len() {
+            0 => Err(Error::EmptyKey),
+            size if size > self.limits.key => Err(Error::TooLarge { what: "key", size, limit: self.limits.key }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a durable group visible, to readers all at once, and wakes the watchers that it concerns.
+    fn publish(&self, records: &[Record], events: Arc<[Event]>) {
+        let mut registry = self.registry.lock();
+        let mut wake = registry.matching(&events);
+        let evicted;
+        {
+            let mut state = self.state.write();
+            for record in records {
+                state.index.apply(record);
+            }
+            let first = events[0].revision;
+            state.revision = events[events.len() - 1].revision;
+            let (number, dropped) = state.window.push(events);
+            evicted = dropped;
+            wake.retain(|slot| slot.mark(number, first));
+        }
+        drop(registry);
+        drop(evicted);
+        for slot in wake {
+            slot.news.notify_one();
+        }
+    }
+
+    /// Ends everything: from now on every call answers `why`.
+    fn end(&self, why: Error) {
+        let registry = self.registry.lock();
+        let mut state = self.state.write();
+        if state.over.is_none() {
+            state.over = Some(why);
+        }
+        drop(state);
+        registry.all().for_each(|slot| slot.wake_all());
+    }
+
+    /// The versions written at these revisions, without those that compaction has dropped.
+    async fn versions(&self, revisions: Vec<Revision>) -> Result<Vec<(Revision, Arc<Version>)>, Error> {
+        let mut found = Vec::with_capacity(revisions.len());
+        let mut missing = Vec::new();
+        if revisions.is_empty() {
+            return Ok(found);
+        }
+        {
+            let state = self.state.read();
+            for revision in revisions {
+                match state.window.version(revision) {
+                    Some(version) => found.push((revision, version.clone())),
+                    None => missing.push(revision),
+                }
+            }
+        }
+        if !missing.is_empty() {
+            missing.sort_unstable();
+            let records = self.history.fetch(missing).await?;
+            found.extend(records.into_iter().filter_map(|record| Some((record.revision, record.version?))));
+        }
+        Ok(found)
+    }
+}
+
+/// A range being read, chunk by chunk, at a fixed revision.
+struct Reading<'a> {
+    start: Bound<Arc<str>>,
+    end: &'a str,
+    revision: Revision,
+    limit: usize,
+    items: Vec<Option<Arc<Version>>>,
+    /// Where in `items` a version is missing that is no longer the key's newest.
+    missing: Vec<(usize, Revision)>,
+    remaining: u64,
+    finished: bool,
+}
+
+impl Reading<'_> {
+    /// Takes in the next chunk.
+    fn chunk(&mut self, state: &State) {
+        let start = match &self.start {
+            Bound::Included(key) => Bound::Included(&**key),
+            Bound::Excluded(key) => Bound::Excluded(&**key),
+            Bound::Unbounded => Bound::Unbounded,
+        };
+        let mut last = None;
+        let mut visited = 0;
+        for (key, entry) in state.index.range(start, self.end).take(CHUNK) {
+            visited += 1;
+            last = Some(key.clone());
+            self.take(entry);
+        }
+        self.finished = visited < CHUNK;
+        if let Some(key) = last {
+            self.start = Bound::Excluded(key);
+        }
+    }
+
+    fn take(&mut self, entry: &Entry) {
+        let full = self.limit != 0 && self.items.len() == self.limit;
+        match entry.at(self.revision) {
+            At::Absent => {}
+            At::Live(_) | At::Past(_) if full => self.remaining += 1,
+            At::Live(version) => self.items.push(Some(version.clone())),
+            At::Past(revision) => {
+                self.missing.push((self.items.len(), revision));
+                self.items.push(None);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Reads a range. `Compacted` if compaction overtakes the reading.
+    async fn range(&self, start: &str, end: &str, at: Option<Revision>, limit: usize) -> Result<Range, Error> {
+        let mut reading = Reading {
+            start: Bound::Included(start.into()),
+            end,
+            revision: 0,
+            limit,
+            items: Vec::new(),
+            missing: Vec::new(),
+            remaining: 0,
+            finished: false,
+        };
+        {
+            let state = self.state.read();
+            reading.revision = at.unwrap_or(state.revision);
+            state.readable(reading.revision)?;
+            reading.chunk(&state);
+        }
+        loop {
+            self.fill(&mut reading).await?;
+            if reading.finished {
+                break;
+            }
+            let state = self.state.read();
+            state.readable(reading.revision)?;
+            reading.chunk(&state);
+        }
+        let Reading { revision, items, remaining, .. } = reading;
+        let items = items.into_iter().flatten().collect();
+        Ok(Range { revision, items, more: remaining > 0, remaining })
+    }
+
+    /// Reads the versions that a chunk left open.
+    async fn fill(&self, reading: &mut Reading<'_>) -> Result<(), Error> {
+        if reading.missing.is_empty() {
+            return Ok(());
+        }
+        let missing = std::mem::take(&mut reading.missing);
+        let wanted = missing.iter().map(|(_, revision)| *revision).collect();
+        let found: HashMap<Revision, Arc<Version>> = self.versions(wanted).await?.into_iter().collect();
+        // Checked after the reading, since compaction announces itself before it drops anything.
+        self.state.read().readable(reading.revision)?;
+        for (i, revision) in missing {
+            let Some(version) = found.get(&revision) else {
+                return Err(Error::Failed(format!("revision {revision} is missing from the log").into()));
+            };
+            reading.items[i] = Some(version.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Who runs the committer.
+enum Driver {
+    /// A thread of its own, fed by a queue.
+    Thread { queue: Arc<Queue>, thread: Mutex<Option<std::thread::JoinHandle<()>>> },
+    /// Whoever writes, in place: deterministic, for simulation.
+    Inline(Mutex<Box<dyn commit::Commit>>),
+}
+
+/// A store over some log.
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    driver: Driver,
+}
+
+impl Engine {
+    /// Replays `log` and starts the commit thread.
+    pub(crate) fn start(
+        log: impl Log,
+        history: Arc<dyn History>,
+        limits: Limits,
+        clock: Clock,
+    ) -> Result<Engine, Error> {
+        let (shared, committer) = Committer::load(log, history, limits, clock)?;
+        let queue = Arc::new(Queue::default());
+        let thread = std::thread::Builder::new()
+            .name("store-commit".into())
+            .spawn({
+                let queue = queue.clone();
+                move || committer.run(&queue)
+            })
+            .map_err(|error| Error::Failed(format!("failed to start the commit thread: {error}").into()))?;
+        Ok(Engine { shared, driver: Driver::Thread { queue, thread: Mutex::new(Some(thread)) } })
+    }
+
+    /// Replays `log`; there is no thread, each call does its work before it first yields.
+    pub(crate) fn inline(
+        log: impl Log,
+        history: Arc<dyn History>,
+        limits: Limits,
+        clock: Clock,
+    ) -> Result<Engine, Error> {
+        let (shared, committer) = Committer::load(log, history, limits, clock)?;
+        Ok(Engine { shared, driver: Driver::Inline(Mutex::new(Box::new(committer))) })
+    }
+
+    fn submit(&self, request: Request) {
+        match &self.driver {
+            Driver::Thread { queue, .. } => queue.push(request),
+            Driver::Inline(committer) => committer.lock().handle(request),
+        }
+    }
+
+    /// Deletes what has expired; returns when the next key will, in Unix milliseconds. For inline engines, which have
+    /// no timer.
+    pub(crate) fn expire(&self) -> Option<u64> {
+        match &self.driver {
+            Driver::Thread { .. } => None,
+            Driver::Inline(committer) => committer.lock().expire(),
+        }
+    }
+
+    /// What happened to a request whose answer never came.
+    fn lost(&self) -> Error {
+        self.shared.state.read().over.clone().unwrap_or(Error::Closed)
+    }
+
+    /// Finishes what was begun, then refuses everything. Idempotent.
+    pub(crate) fn close(&self) {
+        if let Driver::Thread { queue, thread } = &self.driver {
+            queue.close();
+            if let Some(thread) = thread.lock().take() {
+                // A panic over there has been reported as a failure of the store already.
+                let _ = thread.join();
+            }
+        }
+        self.shared.end(Error::Closed);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The stores that are an engine under another name.
+pub(crate) trait Backed: Send + Sync + 'static {
+    fn engine(&self) -> &Engine;
+}
+
+#[async_trait]
+impl<T: Backed> Store for T {
+    async fn commit(&self, write: Write) -> Result<Outcome, Error> {
+        let engine = self.engine();
+        engine.shared.check_key(&write.key)?;
+        if let crate::Change::Put { value, .. } = &write.change
+            && value.len() > engine.shared.limits.value
+        {
+            let limit = engine.shared.limits.value;
+            return Err(Error::TooLarge { what: "value", size: value.len(), limit });
+        }
+        let (reply, answer) = oneshot::channel();
+        engine.submit(Request::Write(Job { write, reply }));
+        answer.await.unwrap_or_else(|_| Err(engine.lost()))
+    }
+
+    async fn get(&self, key: &str) -> Result<(Option<Arc<Version>>, Revision), Error> {
+        let shared = &self.engine().shared;
+        shared.check_key(key)?;
+        let state = shared.state.read();
+        state.usable()?;
+        Ok((state.index.get(key).cloned(), state.revision))
+    }
+
+    async fn range(&self, start: &str, end: &str, at: Option<Revision>, limit: usize) -> Result<Range, Error> {
+        let shared = &self.engine().shared;
+        loop {
+            match shared.range(start, end, at, limit).await {
+                // Compaction has overtaken a reading that never asked for an old revision: begin again at the new one.
+                Err(Error::Compacted { .. }) if at.is_none() => {}
+                range => return range,
+            }
+        }
+    }
+
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
+        Ok(Watch::new(Watcher::start(&self.engine().shared, prefix, from)?))
+    }
+
+    async fn compact(&self, up_to: Revision) -> Result<(), Error> {
+        let engine = self.engine();
+        let (reply, answer) = oneshot::channel();
+        engine.submit(Request::Compact { up_to, reply });
+        answer.await.unwrap_or_else(|_| Err(engine.lost()))
+    }
+
+    fn revision(&self) -> Revision {
+        self.engine().shared.state.read().revision
+    }
+
+    fn compacted(&self) -> Revision {
+        self.engine().shared.state.read().compacted
+    }
+}
