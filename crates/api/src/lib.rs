@@ -8,6 +8,7 @@ pub mod de;
 pub mod field;
 pub mod json;
 pub mod labels;
+pub mod managed;
 pub mod names;
 pub mod object;
 pub mod patch;
