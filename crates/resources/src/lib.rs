@@ -3,8 +3,12 @@
 
 pub mod checks;
 pub mod core;
+pub mod metadata;
 pub mod resource;
 pub mod semantic;
+pub mod table;
+#[cfg(test)]
+mod testing;
 
 pub use resource::{Column, Context, Info, Resource, Subresource, Verb};
 

@@ -1,6 +1,6 @@
 //! The trait every API resource implements: upstream's registry strategy, as data plus a few pure functions.
 
-use canopus_api::{Errors, Field, Gvk, Gvr, Time, Value};
+use canopus_api::{Errors, Facts, Field, Gvk, Gvr, Time, Value};
 use compact_str::CompactString;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +68,8 @@ pub struct Info {
     pub unconditional_update: bool,
     /// PUT creates the object when it does not exist.
     pub create_on_update: bool,
+    /// (group, version, plural) of the resource under which and in whose form the objects are stored; None: its own.
+    pub storage: Option<(&'static str, &'static str, &'static str)>,
 }
 
 impl Info {
@@ -90,6 +92,7 @@ impl Info {
             generation: false,
             unconditional_update: true,
             create_on_update: false,
+            storage: None,
         }
     }
 
@@ -222,6 +225,23 @@ pub trait Resource: Sync + Send {
         if cx.subresource.is_empty() {
             self.validate(new, errors);
         }
+    }
+
+    /// Turns an object as it is stored, in [`Info::storage`]'s version, into this resource's. Everything else here is about
+    /// the latter. Nothing to do for a resource that is stored as itself.
+    fn convert_from_storage(&self, _object: &mut Value) {}
+
+    /// The way back. A round trip keeps everything.
+    fn convert_to_storage(&self, _object: &mut Value) {}
+
+    /// The name by which the stored resource knows a selectable field of this one.
+    fn field_in_storage<'a>(&self, name: &'a str) -> &'a str {
+        name
+    }
+
+    /// The facts of a stored object. Overridden where a selectable field isn't what its path says.
+    fn facts(&self, object: &Value) -> Facts {
+        Facts::extract(object, self.info().selectable_fields)
     }
 
     /// Warning headers for a write.
