@@ -17,6 +17,7 @@ pub mod selectors;
 pub mod status;
 pub mod time;
 pub mod value;
+pub mod yaml;
 
 pub use api::{Api, DeleteOptions, Gvk, Gvr, List, ListOptions, Patch, Target, View, Watch, WatchEvent, WriteOptions};
 pub use field::{Errors, Field};
