@@ -31,7 +31,11 @@ use mount::{MAX_LAYERS, Writable};
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     #[error("failed to {action} {path}")]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error(transparent)]
     Layer(#[from] LayerError),
     #[error("the layer's content is {found}, not {wanted}")]
@@ -54,7 +58,11 @@ trait Context<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| SnapshotError::Io { action, path: path.into(), source })
+        self.map_err(|source| SnapshotError::Io {
+            action,
+            path: path.into(),
+            source,
+        })
     }
 }
 
@@ -86,11 +94,16 @@ impl Snapshots {
         let store = Self { root: root.into() };
         for dir in ["layers", "containers", "empty/0", "empty/1", "tmp"] {
             let path = root.join(dir);
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).context("create", &path)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .context("create", &path)?;
         }
         // It is the root directory when an image has no layers.
         let empty = root.join("empty/0");
-        fs::set_permissions(&empty, std::os::unix::fs::PermissionsExt::from_mode(0o755)).context("change", &empty)?;
+        fs::set_permissions(&empty, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .context("change", &empty)?;
         let tmp = root.join("tmp");
         sweep(&tmp).context("clean", &tmp)?;
         Ok(store)
@@ -112,7 +125,12 @@ impl Snapshots {
 
     fn lock_file(&self) -> Result<File> {
         let path = self.root.join("lock");
-        File::options().read(true).append(true).create(true).open(&path).context("open", &path)
+        File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path)
+            .context("open", &path)
     }
 
     fn layer(&self, chain_id: &Digest) -> PathBuf {
@@ -125,7 +143,14 @@ impl Snapshots {
     }
 
     /// Adds the layer in `stream` on top of `parents` (chain ids, bottom first), if it has this diff id.
-    pub fn unpack(&self, _hold: &Hold, parents: &[Digest], diff_id: &Digest, stream: impl Read, limits: &Limits) -> Result<Digest> {
+    pub fn unpack(
+        &self,
+        _hold: &Hold,
+        parents: &[Digest],
+        diff_id: &Digest,
+        stream: impl Read,
+        limits: &Limits,
+    ) -> Result<Digest> {
         let chain_id = match parents.last() {
             None => *diff_id,
             Some(parent) => Digest::of(format!("{parent} {diff_id}").as_bytes()),
@@ -136,10 +161,17 @@ impl Snapshots {
         let temp = self.temp_dir()?;
         let content = temp.path().join("new").join("fs");
         fs::create_dir_all(&content).context("create", &content)?;
-        fs::set_permissions(&content, std::os::unix::fs::PermissionsExt::from_mode(0o755)).context("change", &content)?;
+        fs::set_permissions(
+            &content,
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .context("change", &content)?;
         let found = layer::apply(stream, &content, &self.directories(parents)?, limits)?.diff_id;
         if found != *diff_id {
-            return Err(SnapshotError::DiffId { wanted: *diff_id, found });
+            return Err(SnapshotError::DiffId {
+                wanted: *diff_id,
+                found,
+            });
         }
         let usage = fstree::usage(&content).context("measure", &content)?;
         let size = temp.path().join("new").join("size");
@@ -151,7 +183,9 @@ impl Snapshots {
     /// Moves a finished directory to its place once all of it is on disk. If somebody else was faster, theirs stays.
     fn publish(&self, from: &Path, to: &Path) -> Result<()> {
         let file = File::open(from).context("open", from)?;
-        nix::unistd::syncfs(&file).map_err(io::Error::from).context("write back", from)?;
+        nix::unistd::syncfs(&file)
+            .map_err(io::Error::from)
+            .context("write back", from)?;
         match fs::rename(from, to) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
             other => other.context("create", to)?,
@@ -161,7 +195,9 @@ impl Snapshots {
 
     fn sync_parent(&self, path: &Path) -> Result<()> {
         let parent = path.parent().unwrap_or(&self.root);
-        File::open(parent).and_then(|parent| parent.sync_all()).context("write back", parent)
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .context("write back", parent)
     }
 
     /// Directories of layers given bottom first, topmost first as overlayfs takes them.
@@ -169,7 +205,13 @@ impl Snapshots {
         if layers.len() > MAX_LAYERS {
             return Err(SnapshotError::TooManyLayers);
         }
-        let found = |id: &Digest| if self.has(id) { Ok(self.layer(id).join("fs")) } else { Err(SnapshotError::NoLayer(*id)) };
+        let found = |id: &Digest| {
+            if self.has(id) {
+                Ok(self.layer(id).join("fs"))
+            } else {
+                Err(SnapshotError::NoLayer(*id))
+            }
+        };
         layers.iter().rev().map(found).collect()
     }
 
@@ -205,8 +247,19 @@ impl Snapshots {
         } else {
             let (upper, work) = (container.join("upper"), container.join("work"));
             temp::remove_path(&work).context("remove", &work)?;
-            fs::DirBuilder::new().mode(0o700).create(&work).context("create", &work)?;
-            mount::overlay(&lowers, Some(Writable { upper: &upper, work: &work }), &rootfs).context("mount", &rootfs)?;
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&work)
+                .context("create", &work)?;
+            mount::overlay(
+                &lowers,
+                Some(Writable {
+                    upper: &upper,
+                    work: &work,
+                }),
+                &rootfs,
+            )
+            .context("mount", &rootfs)?;
         }
         Ok(rootfs)
     }
@@ -218,7 +271,11 @@ impl Snapshots {
         let new = temp.path().join("new");
         for dir in ["upper", "work", "rootfs"] {
             let path = new.join(dir);
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).context("create", &path)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .context("create", &path)?;
         }
         let empty = self.root.join("empty/0");
         let (model, upper) = (top.unwrap_or(&empty), new.join("upper"));
@@ -277,7 +334,8 @@ impl Snapshots {
             match Digest::from_hex(&name).map(|id| self.layer_usage(&id)) {
                 Ok(Ok(layer)) => usage += layer,
                 // Collected since.
-                Ok(Err(SnapshotError::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => {}
+                Ok(Err(SnapshotError::Io { source, .. }))
+                    if source.kind() == io::ErrorKind::NotFound => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {}
             }
@@ -287,13 +345,21 @@ impl Snapshots {
 
     /// Removes layers that neither `live` (asked when no more can be added) nor a container needs, and returns what
     /// they took. None if somebody is adding layers just now: then try later.
-    pub fn gc<E: From<SnapshotError>>(&self, live: impl FnOnce() -> Result<BTreeSet<Digest>, E>) -> Result<Option<Usage>, E> {
+    pub fn gc<E: From<SnapshotError>>(
+        &self,
+        live: impl FnOnce() -> Result<BTreeSet<Digest>, E>,
+    ) -> Result<Option<Usage>, E> {
         let lock = self.lock_file()?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(source)) => {
-                return Err(SnapshotError::Io { action: "lock", path: self.root.join("lock"), source }.into());
+                return Err(SnapshotError::Io {
+                    action: "lock",
+                    path: self.root.join("lock"),
+                    source,
+                }
+                .into());
             }
         }
         let mut live = live()?;
@@ -301,7 +367,9 @@ impl Snapshots {
         let mut freed = Usage::default();
         let temp = self.temp_dir()?;
         for name in names(&self.root.join("layers"))? {
-            let Ok(id) = Digest::from_hex(&name) else { continue };
+            let Ok(id) = Digest::from_hex(&name) else {
+                continue;
+            };
             if !live.contains(&id) {
                 freed += self.layer_usage(&id)?;
                 let path = self.layer(&id);
@@ -316,7 +384,9 @@ impl Snapshots {
         for id in self.containers()? {
             let path = self.root.join("containers").join(id).join("layers");
             match fs::read_to_string(&path) {
-                Ok(text) => layers.extend(text.lines().filter_map(|line| Digest::from_hex(line).ok())),
+                Ok(text) => {
+                    layers.extend(text.lines().filter_map(|line| Digest::from_hex(line).ok()))
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).context("read", &path),
             }
@@ -327,7 +397,15 @@ impl Snapshots {
 
 fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(dir).context("list", dir)?;
-    entries.map(|entry| Ok(entry.context("list", dir)?.file_name().to_string_lossy().into_owned())).collect()
+    entries
+        .map(|entry| {
+            Ok(entry
+                .context("list", dir)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned())
+        })
+        .collect()
 }
 
 #[cfg(test)]

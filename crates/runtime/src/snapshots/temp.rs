@@ -20,7 +20,11 @@ impl TempDir {
     pub fn new(parent: &Path) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
-            let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let name = format!(
+                "{}-{}",
+                std::process::id(),
+                NEXT.fetch_add(1, Ordering::Relaxed)
+            );
             let path = parent.join(name);
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 // Left by an earlier process of this number, or by one in another pid namespace.
@@ -28,13 +32,17 @@ impl TempDir {
                 other => other?,
             }
             // Somebody may be sweeping and have taken it for a leftover before it was locked.
-            let Ok(lock) = File::open(&path) else { continue };
+            let Ok(lock) = File::open(&path) else {
+                continue;
+            };
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => continue,
                 Err(fs::TryLockError::Error(error)) => return Err(error),
             }
-            if fs::metadata(&path).is_ok_and(|found| lock.metadata().is_ok_and(|own| own.ino() == found.ino())) {
+            if fs::metadata(&path)
+                .is_ok_and(|found| lock.metadata().is_ok_and(|own| own.ino() == found.ino()))
+            {
                 return Ok(Self { path, _lock: lock });
             }
         }
@@ -56,7 +64,9 @@ impl Drop for TempDir {
 pub fn sweep(parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let path = entry?.path();
-        let Ok(lock) = File::open(&path) else { continue };
+        let Ok(lock) = File::open(&path) else {
+            continue;
+        };
         if lock.try_lock().is_ok() {
             remove_path(&path)?;
         }
