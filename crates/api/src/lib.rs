@@ -6,6 +6,7 @@
 pub mod api;
 pub mod de;
 pub mod field;
+pub mod gates;
 pub mod json;
 pub mod labels;
 pub mod managed;
