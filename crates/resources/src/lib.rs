@@ -3,6 +3,7 @@
 
 pub mod checks;
 pub mod core;
+pub mod events;
 pub mod metadata;
 pub mod resource;
 pub mod semantic;
@@ -13,7 +14,15 @@ mod testing;
 pub use resource::{Column, Context, Info, Resource, Subresource, Verb};
 
 /// All built-in resources, sorted by group, version and plural name.
-pub static ALL: &[&dyn Resource] = &[&core::configmap::ConfigMap];
+pub static ALL: &[&dyn Resource] = &[
+    &core::configmap::ConfigMap,
+    &core::endpoints::Endpoints,
+    &core::event::Event,
+    &core::namespace::Namespace,
+    &core::secret::Secret,
+    &core::serviceaccount::ServiceAccount,
+    &events::event::Event,
+];
 
 /// The built-in resource of this group, version and plural name.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static dyn Resource> {

@@ -1,3 +1,9 @@
 //! The core group, `v1`.
 
 pub mod configmap;
+pub mod endpoints;
+pub mod event;
+pub mod namespace;
+pub mod pod;
+pub mod secret;
+pub mod serviceaccount;
