@@ -25,7 +25,6 @@ const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
-const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFF_UP: u32 = 1;
 
 /// An interface as far as anybody here asks.
@@ -90,16 +89,15 @@ impl Message {
             })
     }
 
-    /// Lets a bridge port send frames back where they came from, and keeps it from reaching other ports directly, so
-    /// that pods talk to each other only through the host, its conntrack and its policies.
-    pub fn set_pod_port(name: &str) -> Message {
+    /// Lets a bridge port send frames back where they came from: where bridged packets pass the netfilter hooks
+    /// (`bridge-nf-call-iptables`), a pod that reaches itself by a service address takes that way.
+    pub fn set_hairpin(name: &str) -> Message {
         Message::new("configure the bridge port", RTM_NEWLINK, 0, &ifinfo(0, 0, 0)).attr_str(IFLA_IFNAME, name).nested(
             IFLA_LINKINFO,
             &[],
             |m| {
-                m.attr(IFLA_INFO_SLAVE_KIND, b"bridge").nested(IFLA_INFO_SLAVE_DATA, &[], |m| {
-                    m.attr(IFLA_BRPORT_MODE, &[1]).attr(IFLA_BRPORT_ISOLATED, &[1])
-                })
+                m.attr(IFLA_INFO_SLAVE_KIND, b"bridge")
+                    .nested(IFLA_INFO_SLAVE_DATA, &[], |m| m.attr(IFLA_BRPORT_MODE, &[1]))
             },
         )
     }

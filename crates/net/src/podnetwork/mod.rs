@@ -1,7 +1,9 @@
 //! The built-in pod network: a bridge on the host, a veth pair per pod, addresses from the node's pod CIDR.
 //!
 //! A pod's address is a single host (/32, /128) and its only neighbour the gateway, so all of its traffic, to pods of
-//! the same node too, is routed by the host: service translation and network policy see both directions.
+//! the same node too, is routed by the host: service translation and network policy see both directions, whether or
+//! not bridged packets pass the netfilter hooks (`bridge-nf-call-iptables`). Ports must not be isolated: where they
+//! do pass, the kernel bridges what was translated from one pod's port to another's.
 //!
 //! Everything is synchronous and belongs to the network namespace of the thread that called [`PodNetwork::open`];
 //! async callers use a blocking thread.
@@ -137,7 +139,7 @@ impl PodNetwork {
             mtu: self.mtu,
             bridge: self.bridge,
         };
-        let batch = [Message::add_veth(&pair), Message::set_pod_port(&host_name)];
+        let batch = [Message::add_veth(&pair), Message::set_hairpin(&host_name)];
         let created = self.netlink().execute(&batch);
         match created {
             Err(error) if error.errno() == Some(Errno::EEXIST) => {
