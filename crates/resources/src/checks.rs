@@ -6,6 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const IMMUTABLE: &str = "field is immutable";
 pub const NEGATIVE: &str = "must be greater than or equal to 0";
 
+/// Names met so far, to find the ones that are there twice.
+pub type Seen = std::collections::BTreeSet<compact_str::CompactString>;
+
 /// Why a string is bad; nothing when it is good. The checks of [`canopus_api::names`] are such.
 pub type Check = fn(&str) -> Vec<String>;
 

@@ -19,6 +19,7 @@ pub static ALL: &[&dyn Resource] = &[
     &core::endpoints::Endpoints,
     &core::event::Event,
     &core::namespace::Namespace,
+    &core::pod::Pod,
     &core::secret::Secret,
     &core::serviceaccount::ServiceAccount,
     &events::event::Event,

@@ -28,26 +28,24 @@ const PLAIN: &[&str] = &[
     "unschedulable",
 ];
 
-/// Objects that mean the same empty as missing: maps, and structs that are no pointers upstream.
-const MAPS: &[&str] = &[
+/// Maps from strings to strings: the same empty as missing, but an empty entry is an entry.
+const STRING_MAPS: &[&str] = &[
     "annotations",
-    "capacity",
     "data",
     "labels",
-    "limits",
     "matchLabels",
-    "metadata",
     "nodeSelector",
     "options",
-    "overhead",
     "parameters",
-    "requests",
-    "resources",
     "stringData",
+    "volumeAttributes",
 ];
 
-/// Where quantities are, or maps of them.
-const QUANTITIES: &[&str] = &["limits", "requests", "overhead", "capacity", "allocatable"];
+/// Maps of quantities.
+const QUANTITIES: &[&str] = &["allocatable", "capacity", "limits", "overhead", "requests"];
+
+/// Structs that are no pointers upstream: without a field set they are the same as missing.
+const STRUCTS: &[&str] = &["metadata", "resources"];
 
 fn absent(key: &str, value: &Value) -> bool {
     match value {
@@ -56,7 +54,8 @@ fn absent(key: &str, value: &Value) -> bool {
         Value::Int(i) => *i == 0 && PLAIN.contains(&key),
         Value::Str(s) => s.is_empty() && key != "storageClassName",
         Value::Array(a) => a.is_empty(),
-        Value::Object(m) => m.is_empty() && MAPS.contains(&key),
+        Value::Object(m) if STRUCTS.contains(&key) => m.iter().all(|(k, v)| absent(k, v)),
+        Value::Object(m) => m.is_empty() && (STRING_MAPS.contains(&key) || QUANTITIES.contains(&key)),
         Value::Float(_) => false,
     }
 }
@@ -79,6 +78,9 @@ fn same(key: &str, a: &Value, b: &Value) -> bool {
 fn same_objects(key: &str, a: &Map, b: &Map) -> bool {
     if QUANTITIES.contains(&key) {
         return a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same_quantity(a, b)));
+    }
+    if STRING_MAPS.contains(&key) {
+        return a == b;
     }
     let there = |name: &str, a: &Value, b: &Map| match b.get(name) {
         Some(b) => same(name, a, b),
@@ -112,6 +114,7 @@ mod tests {
             (value!({"hostUsers": false}), value!({})),
             (value!({"emptyDir": {}}), value!({})),
             (value!({"limits": {"cpu": "1"}}), value!({"limits": {"cpu": "2"}})),
+            (value!({"labels": {"a": ""}}), value!({"labels": {}})),
             (value!([1, 2]), value!([1])),
         ];
         for (a, b) in different {
