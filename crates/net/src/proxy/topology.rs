@@ -104,10 +104,12 @@ mod tests {
         }
     }
 
+    /// Endpoints 1, 2, …; policies (i internal Local, e external Local, n node port); cluster, local, any.
+    type Case<'a> = (&'a [&'a str], &'a str, &'a [u8], &'a [u8], bool);
+
     #[test]
     fn table() {
-        // Endpoints 1, 2, …; policies (i internal Local, e external Local, n node port); cluster, local, any.
-        let cases: &[(&[&str], &str, &[u8], &[u8], bool)] = &[
+        let cases: &[Case<'_>] = &[
             (&[], "", &[], &[], false),
             (&["r", "", "rl"], "", &[1, 3], &[], true),
             (&["r", "rl"], "i", &[], &[2], true),
