@@ -13,14 +13,11 @@ struct Past {
     deleted: bool,
 }
 
-enum Latest {
-    Live(Arc<Version>),
-    /// Deleted at this revision; kept until compaction reaches it.
-    Deleted(Revision),
-}
-
 pub(crate) struct Entry {
-    latest: Latest,
+    /// Of the newest state. Beside the version, not in it, so that counting keys doesn't touch every version.
+    revision: Revision,
+    /// The newest state; `None`: deleted, and kept until compaction gets there.
+    latest: Option<Arc<Version>>,
     /// Ascending.
     older: Vec<Past>,
 }
@@ -46,20 +43,10 @@ pub(crate) struct Index {
 }
 
 impl Entry {
-    fn revision(&self) -> Revision {
-        match &self.latest {
-            Latest::Live(version) => version.mod_revision,
-            Latest::Deleted(revision) => *revision,
-        }
-    }
-
     /// The key's state as of `revision`.
     pub(crate) fn at(&self, revision: Revision) -> At<'_> {
-        if self.revision() <= revision {
-            return match &self.latest {
-                Latest::Live(version) => At::Live(version),
-                Latest::Deleted(_) => At::Absent,
-            };
+        if self.revision <= revision {
+            return self.latest.as_ref().map_or(At::Absent, At::Live);
         }
         let newer = self.older.partition_point(|past| past.revision <= revision);
         match newer.checked_sub(1).map(|i| self.older[i]) {
@@ -72,10 +59,7 @@ impl Entry {
 impl Index {
     /// The live version of `key`.
     pub(crate) fn get(&self, key: &str) -> Option<&Arc<Version>> {
-        match &self.entries.get(key)?.latest {
-            Latest::Live(version) => Some(version),
-            Latest::Deleted(_) => None,
-        }
+        self.entries.get(key)?.latest.as_ref()
     }
 
     /// The key as the index holds it, so that its versions share one string.
@@ -106,18 +90,14 @@ impl Index {
 
     /// Makes `record` its key's newest state.
     pub(crate) fn apply(&mut self, record: &Record) {
-        let latest = match &record.version {
-            Some(version) => Latest::Live(version.clone()),
-            None => Latest::Deleted(record.revision),
-        };
+        let Record { revision, version: latest, .. } = record.clone();
         match self.entries.get_mut(&record.key) {
             Some(entry) => {
-                let deleted = matches!(entry.latest, Latest::Deleted(_));
-                entry.older.push(Past { revision: entry.revision(), deleted });
-                entry.latest = latest;
+                entry.older.push(Past { revision: entry.revision, deleted: entry.latest.is_none() });
+                (entry.revision, entry.latest) = (revision, latest);
             }
             None => {
-                self.entries.insert(record.key.clone(), Entry { latest, older: Vec::new() });
+                self.entries.insert(record.key.clone(), Entry { revision, latest, older: Vec::new() });
             }
         }
     }
@@ -125,7 +105,8 @@ impl Index {
     /// Forgets a state that compaction drops.
     pub(crate) fn forget(&mut self, garbage: &Garbage) {
         let Some(entry) = self.entries.get_mut(&garbage.key) else { return };
-        if matches!(entry.latest, Latest::Deleted(revision) if revision == garbage.revision) {
+        if entry.revision == garbage.revision {
+            // Only a deletion becomes garbage while it is its key's newest state.
             self.entries.remove(&garbage.key);
             return;
         }

@@ -6,6 +6,8 @@
 mod commit;
 mod expiry;
 mod index;
+#[cfg(test)]
+mod model;
 mod queue;
 mod registry;
 #[cfg(test)]
