@@ -22,6 +22,7 @@ pub static ALL: &[&dyn Resource] = &[
     &core::pod::Pod,
     &core::secret::Secret,
     &core::serviceaccount::ServiceAccount,
+    &core::service::Service,
     &events::event::Event,
 ];
 

@@ -6,4 +6,5 @@ pub mod event;
 pub mod namespace;
 pub mod pod;
 pub mod secret;
+pub mod service;
 pub mod serviceaccount;
