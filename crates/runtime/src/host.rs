@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn capability_masks() {
-        let caps = parse_capabilities("CapPrm:\t00000000000000ff\nCapEff:\t0000000000000003\nCapBnd:\t0000000000000002\n");
+        let caps =
+            parse_capabilities("CapPrm:\t00000000000000ff\nCapEff:\t0000000000000003\nCapBnd:\t0000000000000002\n");
         assert_eq!(caps.into_iter().collect::<Vec<_>>(), ["CAP_DAC_OVERRIDE"]);
     }
 }

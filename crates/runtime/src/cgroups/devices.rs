@@ -110,11 +110,7 @@ fn program(rules: &[DeviceRule]) -> Vec<Insn> {
         let bits = [('m', 1), ('r', 2), ('w', 4)];
         let refused = bits.iter().filter(|(c, _)| !rule.access.contains(*c)).map(|(_, b)| b).sum::<i32>();
         if refused != 0 {
-            block.extend([
-                insn(MOV_REG, 6, 3, 0, 0),
-                insn(AND_IMM, 6, 0, 0, refused),
-                insn(JNE_IMM, 6, 0, 0, 0),
-            ]);
+            block.extend([insn(MOV_REG, 6, 3, 0, 0), insn(AND_IMM, 6, 0, 0, refused), insn(JNE_IMM, 6, 0, 0, 0)]);
         }
         if let Some(major) = rule.major {
             block.push(insn(JNE_IMM, 4, 0, 0, major as i32));

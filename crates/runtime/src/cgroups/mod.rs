@@ -186,12 +186,10 @@ impl Cgroups {
         v1::apply(self, path, resources)?;
         v2::apply(self, path, resources)?;
         if let Some(rules) = &resources.devices {
-            match self.v1_dir("devices", path) {
-                Some(dir) => devices::apply_v1(&dir, rules)?,
-                None => match self.v2_dir(path) {
-                    Some(dir) => devices::apply_v2(&dir, rules)?,
-                    None => {}
-                },
+            match (self.v1_dir("devices", path), self.v2_dir(path)) {
+                (Some(dir), _) => devices::apply_v1(&dir, rules)?,
+                (None, Some(dir)) => devices::apply_v2(&dir, rules)?,
+                (None, None) => {}
             }
         }
         Ok(())

@@ -11,7 +11,8 @@ use nix::sys::stat::{Mode, mkdirat};
 /// Reads root and working directory from the bundle and makes what is missing. Symbolic links are
 /// followed inside the root only.
 pub(super) fn create(bundle: &Path) -> io::Result<()> {
-    let config: serde_json::Value = serde_json::from_reader(io::BufReader::new(File::open(bundle.join("config.json"))?))?;
+    let config: serde_json::Value =
+        serde_json::from_reader(io::BufReader::new(File::open(bundle.join("config.json"))?))?;
     let text = |pointer| config.pointer(pointer).and_then(|v| v.as_str());
     let (Some(root), Some(cwd)) = (text("/root/path"), text("/process/cwd")) else { return Ok(()) };
     make(&File::open(root)?, Path::new(cwd))

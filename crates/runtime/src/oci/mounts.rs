@@ -29,17 +29,11 @@ pub(super) fn all(spec: &ContainerSpec, ctx: &Context) -> Value {
 
 fn fixed(spec: &ContainerSpec, ctx: &Context) -> Vec<Value> {
     let sys = if spec.privileged { "rw" } else { "ro" };
-    let mount = |destination: &str, kind: &str, options: &[&str]| {
-        json!({"destination": destination, "type": kind, "source": kind, "options": options})
-    };
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         json!({
             "destination": "/dev/shm", "type": "bind", "source": ctx.shm,
             "options": ["rbind", "rw"],

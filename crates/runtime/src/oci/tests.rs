@@ -85,7 +85,8 @@ fn mounts_come_parents_first_and_replace_fixed_ones() {
     ];
     let config = config(&ContainerSpec { mounts, ..spec() }, &context()).unwrap();
     let list = config["mounts"].as_array().unwrap();
-    let at = |d: &str| list.iter().enumerate().filter(|(_, m)| m["destination"] == d).map(|(i, _)| i).collect::<Vec<_>>();
+    let at =
+        |d: &str| list.iter().enumerate().filter(|(_, m)| m["destination"] == d).map(|(i, _)| i).collect::<Vec<_>>();
     assert!(at("/data") < at("/data/deep"));
     assert_eq!((at("/etc/hostname").len(), at("/dev/shm").len()), (1, 1));
     assert_eq!(list[at("/data/deep")[0]]["options"], json!(["rbind", "ro"]));

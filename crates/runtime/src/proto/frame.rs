@@ -93,7 +93,7 @@ impl Framer {
     }
 
     /// The next whole frame, if there is one.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    pub fn take_frame<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let Some(head) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*head) as usize;
         if length > MAX_FRAME {
@@ -128,7 +128,7 @@ pub fn send(socket: &impl AsRawFd, message: &impl Serialize, fds: Vec<OwnedFd>) 
 /// Waits for one frame on a blocking socket; the socket's time-out bounds each wait.
 pub fn recv<T: DeserializeOwned>(socket: &impl AsRawFd, framer: &mut Framer) -> io::Result<T> {
     loop {
-        if let Some(message) = framer.next()? {
+        if let Some(message) = framer.take_frame()? {
             return Ok(message);
         }
         match framer.read_from(socket) {

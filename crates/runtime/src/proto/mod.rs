@@ -89,11 +89,19 @@ pub enum Reply {
     Done,
     Status(Status),
     /// `fd`: a terminal comes along.
-    Started { pid: i32, fd: bool },
+    Started {
+        pid: i32,
+        fd: bool,
+    },
     /// Of an exec session.
-    Exited { code: i32 },
+    Exited {
+        code: i32,
+    },
     Event(Event),
-    Error { code: Code, message: String },
+    Error {
+        code: Code,
+        message: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,6 +176,12 @@ pub enum Event {
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Outcome {
     /// `fd`: a terminal comes along.
-    Running { pid: i32, fd: bool },
-    Failed { code: Code, message: String },
+    Running {
+        pid: i32,
+        fd: bool,
+    },
+    Failed {
+        code: Code,
+        message: String,
+    },
 }

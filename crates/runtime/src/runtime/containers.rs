@@ -218,7 +218,12 @@ impl Runtime {
         }
     }
 
-    fn describe_container(&self, sandbox: &str, record: ContainerRecord, live: Option<&[Live]>) -> Result<ContainerStatus> {
+    fn describe_container(
+        &self,
+        sandbox: &str,
+        record: ContainerRecord,
+        live: Option<&[Live]>,
+    ) -> Result<ContainerStatus> {
         let known = live.and_then(|l| l.iter().find(|c| c.id == record.id));
         let saved = match known {
             Some(_) => None,

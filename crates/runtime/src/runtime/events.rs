@@ -15,10 +15,20 @@ use crate::proto::{Event, Exit, Framer, Reply};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RuntimeEvent {
-    Started { sandbox: String, container: String, pid: i32 },
-    Exited { sandbox: String, container: String, exit: Exit },
+    Started {
+        sandbox: String,
+        container: String,
+        pid: i32,
+    },
+    Exited {
+        sandbox: String,
+        container: String,
+        exit: Exit,
+    },
     /// The sandbox was stopped, or its shim died.
-    SandboxStopped { sandbox: String },
+    SandboxStopped {
+        sandbox: String,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +130,7 @@ fn run(shared: &Mutex<Shared>, mut woken: &UnixStream) {
 /// Passes complete messages on; false if the shim talks nonsense.
 fn pass_on(sandbox: &str, framer: &mut Framer, listeners: &mut Vec<Sender<RuntimeEvent>>) -> bool {
     loop {
-        let event = match framer.next::<Reply>() {
+        let event = match framer.take_frame::<Reply>() {
             Ok(Some(Reply::Event(event))) => event,
             Ok(Some(_)) => continue,
             Ok(None) => return true,

@@ -91,7 +91,8 @@ impl Runtime {
         match spec.host_network || spec.hostname.is_empty() {
             false => Ok(spec.hostname.clone()),
             true => {
-                let name = nix::unistd::gethostname().map_err(io::Error::from).what(|| "get the host's name".to_owned())?;
+                let name =
+                    nix::unistd::gethostname().map_err(io::Error::from).what(|| "get the host's name".to_owned())?;
                 Ok(name.to_string_lossy().into_owned())
             }
         }
@@ -207,9 +208,11 @@ impl Runtime {
         self.stop_sandbox(id)?;
         let dir = self.dir(id);
         if let Ok(record) = self.sandbox(id) {
-            let shared = self.sandbox_ids()?.iter().filter(|other| *other != id).any(|other| {
-                self.sandbox(other).is_ok_and(|o| o.cgroup == record.cgroup)
-            });
+            let shared = self
+                .sandbox_ids()?
+                .iter()
+                .filter(|other| *other != id)
+                .any(|other| self.sandbox(other).is_ok_and(|o| o.cgroup == record.cgroup));
             if !shared {
                 self.cgroups.remove(&record.cgroup).what(|| "remove the pod's cgroup".to_owned())?;
             }

@@ -12,7 +12,8 @@ use crate::proto::{Exit, Live, Phase, Start};
 /// One output of a container.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) fd: File,
+    /// Until its end.
+    pub(super) fd: Option<File>,
     name: &'static str,
     lines: Lines,
     /// Clients that see it live.
@@ -61,7 +62,7 @@ impl Container {
 
     pub(super) fn add_stream(&mut self, fd: OwnedFd, name: &'static str) -> io::Result<()> {
         set_nonblocking(fd.as_fd())?;
-        self.streams.push(Stream { fd: File::from(fd), name, lines: Lines::default(), watchers: Vec::new() });
+        self.streams.push(Stream { fd: Some(File::from(fd)), name, lines: Lines::default(), watchers: Vec::new() });
         Ok(())
     }
 
@@ -88,8 +89,9 @@ impl Container {
 
     /// Reads one stream once and logs it; false at its end.
     fn read_once(&mut self, index: usize, buffer: &mut [u8]) -> io::Result<bool> {
-        let Some(stream) = self.streams.get_mut(index) else { return Ok(false) };
-        let n = match stream.fd.read(buffer) {
+        let Some(stream) = self.streams.get_mut(index) else { return Ok(true) };
+        let Some(fd) = &mut stream.fd else { return Ok(true) };
+        let n = match fd.read(buffer) {
             Ok(0) => return Ok(false),
             Ok(n) => n,
             // A terminal whose last user is gone.
@@ -112,7 +114,9 @@ impl Container {
     }
 
     fn end_stream(&mut self, index: usize) {
-        let mut stream = self.streams.remove(index);
+        let stream = &mut self.streams[index];
+        stream.fd = None;
+        stream.watchers.clear();
         if let Some(log) = &mut self.log {
             stream.lines.finish(stream.name, now(), &mut log.buffer);
             log.flush();
@@ -124,11 +128,11 @@ impl Container {
 
     /// Takes in everything already written, when the process is gone.
     fn drain(&mut self, buffer: &mut [u8]) {
-        for index in (0..self.streams.len()).rev() {
-            loop {
+        for index in 0..self.streams.len() {
+            while self.streams[index].fd.is_some() {
                 match self.read_once(index, buffer) {
                     Ok(true) => {}
-                    Ok(false) => break self.end_stream(index),
+                    Ok(false) => self.end_stream(index),
                     Err(_) => break,
                 }
             }

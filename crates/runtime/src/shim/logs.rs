@@ -131,16 +131,20 @@ impl LogFile {
         let path = self.config.path.clone();
         let (y, mo, d, h, mi, s) = civil(now());
         let base = format!("{}.{y:04}{mo:02}{d:02}-{h:02}{mi:02}{s:02}", path.display());
-        let free = |n: &u32| !Path::new(&numbered(&base, *n)).exists();
-        let target = numbered(&base, (0..).find(free).unwrap_or(0));
+        let target = next_name(&path, &base)?;
         fs::rename(&path, target)?;
         self.reopen()?;
         remove_oldest(&path, self.config.max_files.unwrap_or(DEFAULT_FILES))
     }
 }
 
-fn numbered(base: &str, n: u32) -> String {
-    if n == 0 { base.to_owned() } else { format!("{base}.{n:04}") }
+/// `base`, or `base.0001` and so on behind those of the same second: names must sort by age.
+fn next_name(path: &Path, base: &str) -> io::Result<String> {
+    let same = rotated(path)?.iter().filter_map(|p| p.to_str()?.strip_prefix(base).map(str::to_owned)).max();
+    Ok(match same {
+        None => base.to_owned(),
+        Some(suffix) => format!("{base}.{:04}", suffix.trim_start_matches('.').parse().unwrap_or(0) + 1),
+    })
 }
 
 fn open(path: &Path) -> io::Result<(File, u64)> {
@@ -149,18 +153,23 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, size))
 }
 
-/// Rotated files sort by age; the current one counts as one of `keep`.
-fn remove_oldest(path: &Path, keep: u32) -> io::Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else { return Ok(()) };
+/// The files that `path` was before, the oldest first.
+fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+        return Ok(Vec::new());
+    };
     let prefix = format!("{name}.");
-    let mut rotated: Vec<PathBuf> = fs::read_dir(dir)?
-        .flatten()
-        .filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)))
-        .map(|e| e.path())
-        .collect();
-    rotated.sort();
-    let surplus = rotated.len().saturating_sub(keep.saturating_sub(1) as usize);
-    rotated.iter().take(surplus).try_for_each(fs::remove_file)
+    let ours = |e: &fs::DirEntry| e.file_name().to_str().is_some_and(|n| n.starts_with(&prefix));
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)?.flatten().filter(ours).map(|e| e.path()).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// The current file counts as one of `keep`.
+fn remove_oldest(path: &Path, keep: u32) -> io::Result<()> {
+    let files = rotated(path)?;
+    let surplus = files.len().saturating_sub(keep.saturating_sub(1) as usize);
+    files.iter().take(surplus).try_for_each(fs::remove_file)
 }
 
 #[cfg(test)]
@@ -196,7 +205,7 @@ mod tests {
         let text = |e: &String| e.splitn(4, ' ').skip(2).map(str::len).collect::<Vec<_>>();
         let tags = |n: usize| -> Vec<(String, usize)> {
             let line = [vec![b'x'; n], vec![b'\n']].concat();
-            let of = |e: &String| (e.splitn(4, ' ').nth(2).unwrap().to_owned(), text(e)[1]);
+            let of = |e: &String| (e.split(' ').nth(2).unwrap().to_owned(), text(e)[1]);
             entries(&[&line]).iter().map(of).collect()
         };
         assert_eq!(tags(MAX_LINE), [("F".to_owned(), MAX_LINE)]);

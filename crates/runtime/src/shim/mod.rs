@@ -195,8 +195,7 @@ impl Shim {
             if n <= 0 {
                 continue;
             }
-            // Streams come first and from the back: the end of one shifts those behind it.
-            for (fd, token) in fds.iter().zip(&tokens).rev().filter(|(fd, _)| fd.revents != 0) {
+            for (fd, token) in fds.iter().zip(&tokens).filter(|(fd, _)| fd.revents != 0) {
                 match token {
                     Token::Output(container, stream) => {
                         if let Some(container) = self.containers.get_mut(*container) {
@@ -219,17 +218,20 @@ impl Shim {
             fds.push(libc::pollfd { fd, events, revents: 0 });
             tokens.push(token);
         };
-        add(self.listener.as_raw_fd(), libc::POLLIN, Token::Listener);
+        // Streams come first, while their indices hold.
+        for (i, container) in self.containers.iter().enumerate() {
+            for (j, stream) in container.streams.iter().enumerate() {
+                if let Some(fd) = &stream.fd {
+                    add(fd.as_raw_fd(), libc::POLLIN, Token::Output(i, j));
+                }
+            }
+        }
+        add(self.signals.as_raw_fd(), libc::POLLIN, Token::Signals);
         for (id, conn) in &self.conns {
             let out = if conn.out.is_empty() { 0 } else { libc::POLLOUT };
             add(conn.socket.as_raw_fd(), libc::POLLIN | out, Token::Conn(*id));
         }
-        add(self.signals.as_raw_fd(), libc::POLLIN, Token::Signals);
-        for (i, container) in self.containers.iter().enumerate() {
-            for (j, stream) in container.streams.iter().enumerate() {
-                add(stream.fd.as_raw_fd(), libc::POLLIN, Token::Output(i, j));
-            }
-        }
+        add(self.listener.as_raw_fd(), libc::POLLIN, Token::Listener);
         (fds, tokens)
     }
 
@@ -258,7 +260,7 @@ impl Shim {
         }
         loop {
             let Some(conn) = self.conns.get_mut(&id) else { return };
-            match conn.framer.next::<serde_json::Value>() {
+            match conn.framer.take_frame::<serde_json::Value>() {
                 Ok(Some(message)) => match serde_json::from_value::<Request>(message) {
                     Ok(request) => self.handle(id, request.op),
                     Err(e) => self.refuse(id, crate::proto::Code::Version, format!("request not understood: {e}")),

@@ -88,7 +88,7 @@ impl Child {
     pub(super) fn outcome(mut self, status: i32) -> (Outcome, Option<OwnedFd>) {
         let mut framer = Framer::default();
         while let Ok(true) = framer.read_from(&self.socket) {}
-        if let Ok(Some(outcome)) = framer.next::<Outcome>() {
+        if let Ok(Some(outcome)) = framer.take_frame::<Outcome>() {
             return (outcome, framer.take_fd());
         }
         let mut said = String::new();
