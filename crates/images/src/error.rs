@@ -1,8 +1,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use canopus_runtime::layer::archive::ArchiveError;
 use canopus_runtime::layer::Digest;
+use canopus_runtime::layer::archive::ArchiveError;
 use canopus_runtime::snapshots::SnapshotError;
 
 use crate::reference::ReferenceError;

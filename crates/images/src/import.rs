@@ -27,7 +27,10 @@ pub(crate) struct Candidate {
 
 /// Where a layer's bytes are.
 pub(crate) enum LayerFile {
-    Blob { digest: Digest, size: u64 },
+    Blob {
+        digest: Digest,
+        size: u64,
+    },
     /// By name and checked by its diff id alone.
     Named(String),
 }

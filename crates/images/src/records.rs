@@ -69,7 +69,8 @@ impl Records {
         let bytes = serde_json::to_vec(document)
             .map_err(|source| ImageError::Document { name: self.path.display().to_string(), source })?;
         let mut options = File::options();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new).context("create", &new)?;
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&new).context("create", &new)?;
         file.write_all(&bytes).and_then(|()| file.sync_all()).context("write", &new)?;
         fs::rename(&new, &self.path).context("replace", &self.path)?;
         let parent = self.path.parent().unwrap_or(Path::new("/"));

@@ -31,10 +31,7 @@ pub struct ReferenceError {
 
 /// Completes a name as Docker does: `hello` is `docker.io/library/hello:latest`.
 pub fn normalize(name: &str) -> Result<Reference, ReferenceError> {
-    parse(name).map_err(|reason| ReferenceError {
-        name: name.chars().take(2 * MAX_NAME).collect(),
-        reason,
-    })
+    parse(name).map_err(|reason| ReferenceError { name: name.chars().take(2 * MAX_NAME).collect(), reason })
 }
 
 impl Reference {
@@ -98,12 +95,7 @@ fn parse(name: &str) -> Result<Reference, String> {
         check_digest(digest)?;
     }
     let tag = tag.or(if digest.is_none() { Some("latest") } else { None });
-    Ok(Reference {
-        domain: domain.into(),
-        path: path.into(),
-        tag: tag.map(Into::into),
-        digest: digest.map(Into::into),
-    })
+    Ok(Reference { domain: domain.into(), path: path.into(), tag: tag.map(Into::into), digest: digest.map(Into::into) })
 }
 
 /// What is before the first slash is a registry if it looks like a host: with a dot, a port or upper case.
@@ -223,7 +215,7 @@ mod tests {
             ("Host/hello", "Host/hello:latest"),
             ("[2001:db8::1]/a", "[2001:db8::1]/a:latest"),
             ("[2001:db8::1]:5000/a:1", "[2001:db8::1]:5000/a:1"),
-            ("a--b__c.d_e/f", "docker.io/a--b__c.d_e/f:latest"),
+            ("a--b__c/f.d_e", "docker.io/a--b__c/f.d_e:latest"),
             ("abc123", "docker.io/library/abc123:latest"),
         ] {
             assert_eq!(normalize(name).unwrap().to_string(), full);

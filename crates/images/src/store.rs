@@ -98,7 +98,8 @@ impl ImageStore {
         let chain = chain_ids(&diff_ids);
         let mut size = 0;
         for (at, (diff_id, file)) in diff_ids.iter().zip(&candidate.layers).enumerate() {
-            let failed = |source| ImageError::Layer { number: at + 1, count: diff_ids.len(), diff_id: *diff_id, source };
+            let failed =
+                |source| ImageError::Layer { number: at + 1, count: diff_ids.len(), diff_id: *diff_id, source };
             if !self.snapshots.has(&chain[at]) {
                 let stream = match file {
                     LayerFile::Blob { digest, size } => source.blob(digest, *size)?,

@@ -85,7 +85,13 @@ impl<W: Write> Archive<W> {
         let digest = Digest::of(bytes);
         self.file(&format!("blobs/sha256/{}", digest.hex()), bytes)?;
         let size = bytes.len() as u64;
-        Ok(Descriptor { media_type: media_type.into(), digest: Text(digest), size, platform: None, annotations: BTreeMap::new() })
+        Ok(Descriptor {
+            media_type: media_type.into(),
+            digest: Text(digest),
+            size,
+            platform: None,
+            annotations: BTreeMap::new(),
+        })
     }
 
     fn finish(self) -> Result<()> {

@@ -3,6 +3,7 @@
 mod archive;
 mod busybox;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -29,10 +30,8 @@ pub struct BuildSpec {
     /// Names, full or short.
     pub names: Vec<String>,
     pub config: ImageConfig,
-    /// As Go calls it; this host's unless set.
-    pub architecture: String,
-    /// Whether layers are compressed, as nearly all are.
-    pub gzip: bool,
+    architecture: String,
+    gzip: bool,
     layers: Vec<Vec<Item>>,
 }
 
@@ -108,6 +107,18 @@ impl BuildSpec {
         self
     }
 
+    /// For hosts of another kind: `amd64`, `arm64`, …
+    pub fn architecture(mut self, architecture: &str) -> Self {
+        self.architecture = architecture.into();
+        self
+    }
+
+    /// Leaves layers uncompressed.
+    pub fn uncompressed(mut self) -> Self {
+        self.gzip = false;
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.config.env.push(format!("{name}={value}"));
         self
@@ -144,13 +155,19 @@ impl BuildSpec {
 
     /// The layers as archives hold them, and the configuration.
     fn render(&self) -> Result<(Vec<Layer>, Vec<u8>)> {
-        let layers = self.layers.iter().map(|items| Layer::render(items, self.gzip)).collect::<Result<Vec<_>>>()?;
+        // Directories that a layer below has are left out: giving them again would change their modes.
+        let mut dirs = BTreeSet::new();
+        let layers = self.layers.iter().map(|items| Layer::render(items, &mut dirs, self.gzip));
+        let layers = layers.collect::<Result<Vec<_>>>()?;
         let configuration = Configuration {
             created: "1970-01-01T00:00:00Z".into(),
             architecture: self.architecture.clone(),
             os: "linux".into(),
             config: self.config.clone(),
-            rootfs: RootFs { kind: "layers".into(), diff_ids: layers.iter().map(|layer| Text(layer.diff_id)).collect() },
+            rootfs: RootFs {
+                kind: "layers".into(),
+                diff_ids: layers.iter().map(|layer| Text(layer.diff_id)).collect(),
+            },
         };
         Ok((layers, json(&configuration)?))
     }
@@ -162,13 +179,13 @@ struct Layer {
 }
 
 impl Layer {
-    fn render(items: &[Item], gzip: bool) -> Result<Self> {
+    fn render<'a>(items: &'a [Item], dirs: &mut BTreeSet<&'a str>, gzip: bool) -> Result<Self> {
         let mut tar = tar::Builder::new(Vec::new());
-        let mut dirs = std::collections::BTreeSet::new();
         for item in items {
             for (at, _) in item.path.match_indices('/') {
                 if dirs.insert(&item.path[..at]) {
-                    let parent = Item { path: item.path[..at].into(), mode: 0o755, owner: (0, 0), content: Content::Directory };
+                    let parent =
+                        Item { path: item.path[..at].into(), mode: 0o755, owner: (0, 0), content: Content::Directory };
                     append(&mut tar, &parent)?;
                 }
             }

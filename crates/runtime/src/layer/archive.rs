@@ -72,14 +72,7 @@ pub struct Reader<R> {
 
 impl<R: Read> Reader<R> {
     pub fn new(source: R, max_members: u64) -> Self {
-        Self {
-            source,
-            left: 0,
-            padding: 0,
-            headers: 0,
-            max_members,
-            ended: false,
-        }
+        Self { source, left: 0, padding: 0, headers: 0, max_members, ended: false }
     }
 
     pub fn into_inner(self) -> R {
@@ -103,9 +96,7 @@ impl<R: Read> Reader<R> {
                 // Global records are comments in practice; upstream's runtimes ignore them too.
                 b'g' => drop(self.extension(size)?),
                 _ => {
-                    return self
-                        .member(header, size, pax, long_name, long_link)
-                        .map(Some);
+                    return self.member(header, size, pax, long_name, long_link).map(Some);
                 }
             }
         }
@@ -118,8 +109,7 @@ impl<R: Read> Reader<R> {
         }
         let skip = self.left + self.padding;
         (self.left, self.padding) = (0, 0);
-        let skipped = io::copy(&mut self.source.by_ref().take(skip), &mut io::sink())
-            .map_err(ArchiveError::Read)?;
+        let skipped = io::copy(&mut self.source.by_ref().take(skip), &mut io::sink()).map_err(ArchiveError::Read)?;
         if skipped != skip {
             return Err(ArchiveError::Truncated);
         }
@@ -158,9 +148,7 @@ impl<R: Read> Reader<R> {
 
     /// Reads the data of a long name or PAX header.
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, ArchiveError> {
-        let size = usize::try_from(size)
-            .ok()
-            .filter(|&size| size <= MAX_EXTENSION);
+        let size = usize::try_from(size).ok().filter(|&size| size <= MAX_EXTENSION);
         let size = size.ok_or(ArchiveError::Header("extended header too large"))?;
         let mut data = vec![0; size.next_multiple_of(BLOCK as usize)];
         if !data.is_empty() && !self.fill(&mut data)? {
@@ -179,10 +167,7 @@ impl<R: Read> Reader<R> {
         long_link: Option<Vec<u8>>,
     ) -> Result<Member, ArchiveError> {
         let old = header.as_old();
-        let path = pax
-            .path
-            .or(long_name)
-            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let path = pax.path.or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
         let kind = match old.linkflag[0] {
             // Before ustar, a trailing slash made a directory.
             0 if path.ends_with(b"/") => Kind::Directory,
@@ -200,27 +185,19 @@ impl<R: Read> Reader<R> {
             .map(|h| (&h.dev_major, &h.dev_minor))
             .or(header.as_gnu().map(|h| (&h.dev_major, &h.dev_minor)))
         {
-            Some((major, minor)) if matches!(kind, Kind::CharDevice | Kind::BlockDevice) => (
-                narrow(unsigned(major)?, "device number")?,
-                narrow(unsigned(minor)?, "device number")?,
-            ),
+            Some((major, minor)) if matches!(kind, Kind::CharDevice | Kind::BlockDevice) => {
+                (narrow(unsigned(major)?, "device number")?, narrow(unsigned(minor)?, "device number")?)
+            }
             _ => (0, 0),
         };
-        let stored = if kind == Kind::File {
-            pax.size.unwrap_or(size)
-        } else {
-            0
-        };
+        let stored = if kind == Kind::File { pax.size.unwrap_or(size) } else { 0 };
         if stored > i64::MAX as u64 {
             return Err(ArchiveError::Header("size out of range"));
         }
         let mut member = Member {
             path,
             kind,
-            link: pax
-                .link
-                .or(long_link)
-                .unwrap_or_else(|| until_nul(&old.linkname).to_vec()),
+            link: pax.link.or(long_link).unwrap_or_else(|| until_nul(&old.linkname).to_vec()),
             mode: (unsigned(&old.mode)? & 0o7777) as u32,
             uid: narrow(pax.uid.map_or_else(|| unsigned(&old.uid), Ok)?, "user id")?,
             gid: narrow(pax.gid.map_or_else(|| unsigned(&old.gid), Ok)?, "group id")?,
@@ -243,26 +220,12 @@ impl<R: Read> Reader<R> {
     }
 
     /// Fills in size, name and segments of a sparse member in any of GNU tar's four formats.
-    fn sparse(
-        &mut self,
-        header: &tar::Header,
-        member: &mut Member,
-        pax: PaxSparse,
-    ) -> Result<(), ArchiveError> {
+    fn sparse(&mut self, header: &tar::Header, member: &mut Member, pax: PaxSparse) -> Result<(), ArchiveError> {
         let (map, size) = if header.as_old().linkflag[0] == b'S' {
-            let gnu = header
-                .as_gnu()
-                .ok_or(ArchiveError::Header("sparse member without GNU header"))?;
+            let gnu = header.as_gnu().ok_or(ArchiveError::Header("sparse member without GNU header"))?;
             (self.gnu_map(gnu)?, unsigned(&gnu.realsize)?)
         } else if let Some(size) = pax.size {
-            (
-                if pax.map_in_data {
-                    self.map_in_data()?
-                } else {
-                    pax.map
-                },
-                size,
-            )
+            (if pax.map_in_data { self.map_in_data()? } else { pax.map }, size)
         } else {
             return Ok(());
         };
@@ -272,9 +235,7 @@ impl<R: Read> Reader<R> {
         let mut total = 0u64;
         let mut segments = Vec::with_capacity(pairs.len());
         for &[offset, length] in pairs {
-            let next = offset
-                .checked_add(length)
-                .filter(|&next| offset >= end && next <= size);
+            let next = offset.checked_add(length).filter(|&next| offset >= end && next <= size);
             end = next.ok_or(ArchiveError::Header("sparse map out of order"))?;
             total += length;
             if length > 0 {
@@ -292,17 +253,10 @@ impl<R: Read> Reader<R> {
     fn gnu_map(&mut self, gnu: &tar::GnuHeader) -> Result<Vec<u64>, ArchiveError> {
         let mut map = Vec::new();
         let mut add = |entries: &[tar::GnuSparseHeader]| -> Result<(), ArchiveError> {
-            for entry in entries
-                .iter()
-                .filter(|entry| entry.offset[0] != 0 || entry.numbytes[0] != 0)
-            {
+            for entry in entries.iter().filter(|entry| entry.offset[0] != 0 || entry.numbytes[0] != 0) {
                 map.extend([unsigned(&entry.offset)?, unsigned(&entry.numbytes)?]);
             }
-            if map.len() > 2 * MAX_SEGMENTS {
-                Err(ArchiveError::Header("sparse map too large"))
-            } else {
-                Ok(())
-            }
+            if map.len() > 2 * MAX_SEGMENTS { Err(ArchiveError::Header("sparse map too large")) } else { Ok(()) }
         };
         add(&gnu.sparse)?;
         let mut more = gnu.isextended[0] != 0;
@@ -338,9 +292,7 @@ impl<R: Read> Reader<R> {
                 map.push(pax::number(&text)?);
                 text.clear();
                 if map.len() == 1 {
-                    let pairs = usize::try_from(map[0])
-                        .ok()
-                        .filter(|&pairs| pairs <= MAX_SEGMENTS);
+                    let pairs = usize::try_from(map[0]).ok().filter(|&pairs| pairs <= MAX_SEGMENTS);
                     wanted = 1 + 2 * pairs.ok_or(ArchiveError::Header("sparse map too large"))?;
                 }
             }
@@ -352,9 +304,7 @@ impl<R: Read> Reader<R> {
 
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let read = self.source.read(&mut buffer[..most])?;
         if read == 0 && most > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -370,10 +320,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 
 fn narrow(value: u64, what: &'static str) -> Result<u32, ArchiveError> {
     // 2^32 - 1 means "leave as it is" to chown.
-    u32::try_from(value)
-        .ok()
-        .filter(|&id| id != u32::MAX)
-        .ok_or(ArchiveError::Header(what))
+    u32::try_from(value).ok().filter(|&id| id != u32::MAX).ok_or(ArchiveError::Header(what))
 }
 
 fn unsigned(field: &[u8]) -> Result<u64, ArchiveError> {
@@ -393,17 +340,9 @@ fn signed(field: &[u8]) -> Result<i64, ArchiveError> {
         return i64::try_from(value).map_err(|_| BAD);
     }
     let padding = |byte: &u8| *byte == b' ' || *byte == 0;
-    let digits = field
-        .iter()
-        .skip_while(|byte| padding(byte))
-        .take_while(|byte| !padding(byte));
-    digits
-        .into_iter()
-        .try_fold(0i64, |value, digit| match digit {
-            b'0'..=b'7' => value
-                .checked_mul(8)
-                .map(|value| value + i64::from(digit - b'0'))
-                .ok_or(BAD),
-            _ => Err(BAD),
-        })
+    let digits = field.iter().skip_while(|byte| padding(byte)).take_while(|byte| !padding(byte));
+    digits.into_iter().try_fold(0i64, |value, digit| match digit {
+        b'0'..=b'7' => value.checked_mul(8).map(|value| value + i64::from(digit - b'0')).ok_or(BAD),
+        _ => Err(BAD),
+    })
 }

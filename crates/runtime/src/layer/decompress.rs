@@ -8,11 +8,8 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-const REFUSED: [(&[u8], &str); 3] = [
-    (b"BZh", "bzip2"),
-    (&[0xfd, b'7', b'z', b'X', b'Z'], "xz"),
-    (&[0x04, 0x22, 0x4d, 0x18], "lz4"),
-];
+const REFUSED: [(&[u8], &str); 3] =
+    [(b"BZh", "bzip2"), (&[0xfd, b'7', b'z', b'X', b'Z'], "xz"), (&[0x04, 0x22, 0x4d, 0x18], "lz4")];
 
 /// A reader of the plain bytes of `stream`, which may be gzip, zstd or plain already.
 pub fn decompress<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
@@ -30,21 +27,14 @@ pub fn decompress<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> 
     let whole = io::Cursor::new(magic).take(known as u64).chain(stream);
     let magic = &magic[..known];
     if let Some((_, name)) = REFUSED.iter().find(|(start, _)| magic.starts_with(start)) {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("{name} compression is not supported"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{name} compression is not supported")));
     }
     // A zstd stream may begin with a skippable frame, 0x184d2a50 to 0x184d2a5f.
     let skippable = known >= 4 && magic[0] & 0xf0 == 0x50 && magic[1..4] == [0x2a, 0x4d, 0x18];
     if magic.starts_with(GZIP) {
         Ok(Box::new(MultiGzDecoder::new(whole)))
     } else if magic.starts_with(ZSTD) || skippable {
-        Ok(Box::new(Zstd {
-            source: whole,
-            decoder: FrameDecoder::new(),
-            in_frame: false,
-        }))
+        Ok(Box::new(Zstd { source: whole, decoder: FrameDecoder::new(), in_frame: false }))
     } else {
         Ok(Box::new(whole))
     }
@@ -69,14 +59,8 @@ impl<R: BufRead> Zstd<R> {
                     self.in_frame = true;
                     return Ok(true);
                 }
-                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length,
-                    ..
-                })) => {
-                    let skipped = io::copy(
-                        &mut self.source.by_ref().take(length.into()),
-                        &mut io::sink(),
-                    )?;
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
+                    let skipped = io::copy(&mut self.source.by_ref().take(length.into()), &mut io::sink())?;
                     if skipped != u64::from(length) {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
@@ -114,14 +98,10 @@ impl<R: BufRead> Read for Zstd<R> {
 
 impl<R> Zstd<R> {
     fn check_sum(&self) -> io::Result<()> {
-        match (
-            self.decoder.get_checksum_from_data(),
-            self.decoder.get_calculated_checksum(),
-        ) {
-            (Some(stated), Some(found)) if stated != found => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "zstd checksum mismatch",
-            )),
+        match (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum()) {
+            (Some(stated), Some(found)) if stated != found => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "zstd checksum mismatch"))
+            }
             _ => Ok(()),
         }
     }
@@ -144,16 +124,9 @@ mod tests {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
         gzip.write_all(&text).unwrap();
         let gzip = gzip.finish().unwrap();
-        let zstd = ruzstd::encoding::compress_to_vec(
-            &text[..],
-            ruzstd::encoding::CompressionLevel::Fastest,
-        );
-        let skippable = [
-            &[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3],
-            &zstd[..],
-            &[0x5f, 0x2a, 0x4d, 0x18, 0, 0, 0, 0],
-        ]
-        .concat();
+        let zstd = ruzstd::encoding::compress_to_vec(&text[..], ruzstd::encoding::CompressionLevel::Fastest);
+        let skippable =
+            [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3], &zstd[..], &[0x5f, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]].concat();
         for stream in [&text[..], &gzip, &zstd, &skippable] {
             assert!(plain(stream).unwrap() == text);
         }
@@ -163,9 +136,6 @@ mod tests {
         for stream in [&gzip, &zstd] {
             assert!(plain(&stream[..stream.len() - 9]).is_err());
         }
-        assert_eq!(
-            plain(b"BZh91AY").unwrap_err().kind(),
-            io::ErrorKind::Unsupported
-        );
+        assert_eq!(plain(b"BZh91AY").unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
 }

@@ -28,12 +28,10 @@ impl Digest {
     /// The 64 hex digits without the algorithm; safe as a file name.
     pub fn hex(&self) -> String {
         use fmt::Write;
-        self.0
-            .iter()
-            .fold(String::with_capacity(64), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
+        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 
     /// Reads what [`Digest::hex`] wrote.
@@ -88,12 +86,7 @@ pub struct Hashing<R> {
 
 impl<R: Read> Hashing<R> {
     pub fn new(inner: R, limit: u64) -> Self {
-        Self {
-            inner,
-            hash: Sha256::new(),
-            count: 0,
-            limit,
-        }
+        Self { inner, hash: Sha256::new(), count: 0, limit }
     }
 
     /// The digest and number of the bytes read so far.
@@ -112,10 +105,7 @@ impl<R: Read> Read for Hashing<R> {
         let read = self.inner.read(buffer)?;
         self.count += read as u64;
         if self.count > self.limit {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                TooManyBytes(self.limit),
-            ));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, TooManyBytes(self.limit)));
         }
         self.hash.update(&buffer[..read]);
         Ok(read)

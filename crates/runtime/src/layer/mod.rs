@@ -33,10 +33,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            bytes: 64 << 30,
-            members: 2_000_000,
-        }
+        Self { bytes: 64 << 30, members: 2_000_000 }
     }
 }
 
@@ -76,10 +73,7 @@ impl From<ArchiveError> for LayerError {
 
 impl From<io::Error> for LayerError {
     fn from(error: io::Error) -> Self {
-        match error
-            .get_ref()
-            .and_then(|cause| cause.downcast_ref::<TooManyBytes>())
-        {
+        match error.get_ref().and_then(|cause| cause.downcast_ref::<TooManyBytes>()) {
             Some(TooManyBytes(limit)) => Self::TooLarge(*limit),
             None => Self::Read(error),
         }
@@ -90,17 +84,9 @@ impl From<io::Error> for LayerError {
 ///
 /// `lowers` are the layers below, topmost first: directories the layer names but doesn't describe take their
 /// attributes from there, and symlinks there are followed. Needs root's capabilities.
-pub fn apply(
-    stream: impl Read,
-    target: &Path,
-    lowers: &[PathBuf],
-    limits: &Limits,
-) -> Result<Applied, LayerError> {
+pub fn apply(stream: impl Read, target: &Path, lowers: &[PathBuf], limits: &Limits) -> Result<Applied, LayerError> {
     let mut placer = place::Placer::new(target, lowers, limits.bytes)?;
-    let mut reader = Reader::new(
-        Hashing::new(decompress(stream)?, limits.bytes),
-        limits.members,
-    );
+    let mut reader = Reader::new(Hashing::new(decompress(stream)?, limits.bytes), limits.members);
     while let Some(member) = reader.next_member()? {
         placer.place(&member, &mut reader)?;
     }

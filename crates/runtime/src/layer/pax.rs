@@ -30,8 +30,7 @@ impl Pax {
     pub(super) fn parse(mut data: &[u8]) -> Result<Self, ArchiveError> {
         let mut pax = Self::default();
         while !data.is_empty() {
-            let (key, value, rest) =
-                record(data).ok_or(ArchiveError::Header("malformed PAX record"))?;
+            let (key, value, rest) = record(data).ok_or(ArchiveError::Header("malformed PAX record"))?;
             pax.take(key, value)?;
             data = rest;
         }
@@ -51,10 +50,7 @@ impl Pax {
             b"GNU.sparse.major" => self.sparse.map_in_data = number(value)? == 1,
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse.map.push(number(value)?),
             b"GNU.sparse.map" => {
-                self.sparse.map = value
-                    .split(|&byte| byte == b',')
-                    .map(number)
-                    .collect::<Result<_, _>>()?;
+                self.sparse.map = value.split(|&byte| byte == b',').map(number).collect::<Result<_, _>>()?;
             }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
@@ -85,10 +81,7 @@ pub(super) fn number(digits: &[u8]) -> Result<u64, ArchiveError> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(bad);
     }
-    std::str::from_utf8(digits)
-        .ok()
-        .and_then(|digits| digits.parse().ok())
-        .ok_or(bad)
+    std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(bad)
 }
 
 fn text(value: &[u8]) -> Result<Vec<u8>, ArchiveError> {
@@ -129,27 +122,16 @@ mod tests {
 
     #[test]
     fn values_may_hold_newlines_and_equals_signs() {
-        let pax =
-            Pax::parse(b"32 SCHILY.xattr.user.a=x\ny\n=z\0\xff\n19 mtime=-1.500000\n").unwrap();
-        assert_eq!(
-            pax.xattrs,
-            [(b"user.a".to_vec(), b"x\ny\n=z\0\xff".to_vec())]
-        );
+        let pax = Pax::parse(b"32 SCHILY.xattr.user.a=x\ny\n=z\0\xff\n19 mtime=-1.500000\n").unwrap();
+        assert_eq!(pax.xattrs, [(b"user.a".to_vec(), b"x\ny\n=z\0\xff".to_vec())]);
         assert_eq!(pax.mtime, Some((-2, 500_000_000)));
     }
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in [
-            &b"5 a=b"[..],
-            b"6 a=bc",
-            b"99 a=b\n",
-            b"a=b\n",
-            b"0 a=b\n",
-            b"5 ab\n",
-            b"-6 a=b\n",
-            b"11 path=a\0b\n",
-        ] {
+        for bad in
+            [&b"5 a=b"[..], b"6 a=bc", b"99 a=b\n", b"a=b\n", b"0 a=b\n", b"5 ab\n", b"-6 a=b\n", b"11 path=a\0b\n"]
+        {
             assert!(Pax::parse(bad).is_err(), "{bad:?}");
         }
     }

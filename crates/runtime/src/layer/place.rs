@@ -16,9 +16,7 @@ use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchownat, linkat, symlin
 
 use super::LayerError;
 use super::archive::{Kind, Member, Reader};
-use super::tree::{
-    Dir, ResolveError, Tree, errno, is_whiteout, open_beneath, proc_path, set_opaque, stat_in,
-};
+use super::tree::{Dir, ResolveError, Tree, errno, is_whiteout, open_beneath, proc_path, set_opaque, stat_in};
 use crate::snapshots::fstree;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -69,74 +67,36 @@ impl From<ResolveError> for Failure {
 }
 
 impl Placer {
-    pub(super) fn new(
-        target: &Path,
-        lowers: &[PathBuf],
-        max_file: u64,
-    ) -> Result<Self, LayerError> {
-        let tree = Tree::open(target, lowers).map_err(|source| LayerError::Open {
-            path: target.into(),
-            source,
-        })?;
-        Ok(Self {
-            tree,
-            target: target.into(),
-            parent: None,
-            times: Vec::new(),
-            max_file,
-            buffer: vec![0; 128 << 10],
-        })
+    pub(super) fn new(target: &Path, lowers: &[PathBuf], max_file: u64) -> Result<Self, LayerError> {
+        let tree = Tree::open(target, lowers).map_err(|source| LayerError::Open { path: target.into(), source })?;
+        Ok(Self { tree, target: target.into(), parent: None, times: Vec::new(), max_file, buffer: vec![0; 128 << 10] })
     }
 
     /// Places a member whose data `reader` gives.
-    pub(super) fn place<R: Read>(
-        &mut self,
-        member: &Member,
-        reader: &mut Reader<R>,
-    ) -> Result<(), LayerError> {
+    pub(super) fn place<R: Read>(&mut self, member: &Member, reader: &mut Reader<R>) -> Result<(), LayerError> {
         self.try_place(member, reader).map_err(|failure| {
             let path = || String::from_utf8_lossy(&member.path).into_owned();
             match failure {
-                Failure::Refused(reason) => LayerError::Refused {
-                    path: path(),
-                    reason,
-                },
-                Failure::System(source) => LayerError::Create {
-                    path: path(),
-                    source,
-                },
+                Failure::Refused(reason) => LayerError::Refused { path: path(), reason },
+                Failure::System(source) => LayerError::Create { path: path(), source },
                 Failure::Read(error) => error.into(),
             }
         })
     }
 
-    fn try_place<R: Read>(
-        &mut self,
-        member: &Member,
-        reader: &mut Reader<R>,
-    ) -> Result<(), Failure> {
+    fn try_place<R: Read>(&mut self, member: &Member, reader: &mut Reader<R>) -> Result<(), Failure> {
         let names = components(&member.path)?;
         let Some((name, parents)) = names.split_last() else {
             return self.root(member);
         };
         let (name, parents) = (*name, parents.to_vec());
-        if parents
-            .iter()
-            .any(|parent| parent.as_bytes().starts_with(WHITEOUT))
-        {
-            return match parents
-                .iter()
-                .any(|parent| parent.as_bytes().starts_with(AUFS))
-            {
+        if parents.iter().any(|parent| parent.as_bytes().starts_with(WHITEOUT)) {
+            return match parents.iter().any(|parent| parent.as_bytes().starts_with(AUFS)) {
                 true => Ok(()),
                 false => Err(Failure::Refused("inside a whiteout")),
             };
         }
-        let key = parents
-            .iter()
-            .flat_map(|parent| [parent.as_bytes(), b"/"])
-            .collect::<Vec<_>>()
-            .concat();
+        let key = parents.iter().flat_map(|parent| [parent.as_bytes(), b"/"]).collect::<Vec<_>>().concat();
         let dir = match self.parent.take() {
             Some((known, dir)) if known == key => dir,
             _ => self.tree.resolve(&parents, true)?,
@@ -184,11 +144,7 @@ impl Placer {
         match stat_in(&dir.fd, hidden)? {
             None => Ok(mknodat(&dir.fd, hidden, SFlag::S_IFCHR, Mode::empty(), 0)?),
             Some(stat) if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() => {
-                Ok(set_opaque(&open_beneath(
-                    &dir.fd,
-                    hidden,
-                    OFlag::O_RDONLY | OFlag::O_DIRECTORY,
-                )?)?)
+                Ok(set_opaque(&open_beneath(&dir.fd, hidden, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?)
             }
             Some(_) => Ok(()),
         }
@@ -205,14 +161,9 @@ impl Placer {
         let path = Path::new(name);
         let before = stat_in(&dir.fd, path)?;
         let is_dir = |mode: u32| mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
-        let merge =
-            member.kind == Kind::Directory && before.is_some_and(|stat| is_dir(stat.st_mode));
+        let merge = member.kind == Kind::Directory && before.is_some_and(|stat| is_dir(stat.st_mode));
         // A hard link's target is looked up first: it may be the very thing that is replaced.
-        let target = if member.kind == Kind::HardLink {
-            Some(self.link_target(dir, name, member)?)
-        } else {
-            None
-        };
+        let target = if member.kind == Kind::HardLink { Some(self.link_target(dir, name, member)?) } else { None };
         let replaced = match before {
             Some(_) if merge => false,
             Some(stat) if is_dir(stat.st_mode) => {
@@ -230,13 +181,7 @@ impl Placer {
             Kind::File => self.file(dir, path, member, reader)?,
             Kind::HardLink => {
                 let (from, link) = target.ok_or(Failure::Refused("hard link without target"))?;
-                linkat(
-                    &from.fd,
-                    link.as_os_str(),
-                    &dir.fd,
-                    path,
-                    LinkatFlags::empty(),
-                )?;
+                linkat(&from.fd, link.as_os_str(), &dir.fd, path, LinkatFlags::empty())?;
                 return Ok(replaced);
             }
             Kind::Symlink => {
@@ -257,24 +202,14 @@ impl Placer {
     }
 
     /// The directory and name of a hard link's target: something in this very layer, not a directory.
-    fn link_target(
-        &self,
-        dir: &Dir,
-        name: &OsStr,
-        member: &Member,
-    ) -> Result<(Dir, std::ffi::OsString), Failure> {
+    fn link_target(&self, dir: &Dir, name: &OsStr, member: &Member) -> Result<(Dir, std::ffi::OsString), Failure> {
         let names = components(&member.link)?;
-        let (last, parents) = names
-            .split_last()
-            .ok_or(Failure::Refused("hard link to the root"))?;
+        let (last, parents) = names.split_last().ok_or(Failure::Refused("hard link to the root"))?;
         let from = self.tree.resolve(parents, false)?;
-        let stat = stat_in(&from.fd, Path::new(last))?.ok_or(Failure::Refused(
-            "the hard link's target is not in this layer",
-        ))?;
+        let stat = stat_in(&from.fd, Path::new(last))?
+            .ok_or(Failure::Refused("the hard link's target is not in this layer"))?;
         if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() || is_whiteout(&stat) {
-            return Err(Failure::Refused(
-                "the hard link's target is a directory or was removed",
-            ));
+            return Err(Failure::Refused("the hard link's target is a directory or was removed"));
         }
         if from.path == dir.path && *last == name {
             return Err(Failure::Refused("hard link to itself"));
@@ -285,23 +220,13 @@ impl Placer {
         Ok((from, last.into()))
     }
 
-    fn directory(
-        &self,
-        dir: &Dir,
-        path: &Path,
-        merge: bool,
-        replaced: bool,
-    ) -> Result<(), Failure> {
+    fn directory(&self, dir: &Dir, path: &Path, merge: bool, replaced: bool) -> Result<(), Failure> {
         if !merge {
             mkdirat(&dir.fd, path, Mode::from_bits_truncate(0o700))?;
         }
         if replaced && self.tree.has_lowers() {
             // A whiteout or a file stood here, so nothing of the lower directory may come through.
-            set_opaque(&open_beneath(
-                &dir.fd,
-                path,
-                OFlag::O_RDONLY | OFlag::O_DIRECTORY,
-            )?)?;
+            set_opaque(&open_beneath(&dir.fd, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
         }
         Ok(())
     }
@@ -329,17 +254,13 @@ impl Placer {
         if member.size > self.max_file {
             return Err(Failure::Refused("file too large"));
         }
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file: File =
-            nix::fcntl::openat(&dir.fd, path, flags, Mode::from_bits_truncate(0o600))?.into();
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file: File = nix::fcntl::openat(&dir.fd, path, flags, Mode::from_bits_truncate(0o600))?.into();
         let whole = [(0, member.size)];
         for &(offset, length) in member.sparse.as_deref().unwrap_or(&whole) {
             let mut position = offset;
             while position < offset + length {
-                let want = usize::try_from(offset + length - position)
-                    .unwrap_or(usize::MAX)
-                    .min(self.buffer.len());
+                let want = usize::try_from(offset + length - position).unwrap_or(usize::MAX).min(self.buffer.len());
                 let read = match reader.read(&mut self.buffer[..want]) {
                     Ok(0) => return Err(Failure::Read(io::ErrorKind::UnexpectedEof.into())),
                     Ok(read) => read,
@@ -372,8 +293,7 @@ impl Placer {
             match xattr::set_deref(&path, OsStr::from_bytes(name), value).map_err(errno) {
                 // As containerd: an attribute that this file system or kind of file cannot have is left out.
                 Ok(()) | Err(Errno::EOPNOTSUPP) => {}
-                Err(Errno::EPERM)
-                    if member.kind != Kind::File && member.kind != Kind::Directory => {}
+                Err(Errno::EPERM) if member.kind != Kind::File && member.kind != Kind::Directory => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -386,18 +306,13 @@ impl Placer {
 
     /// Sets the times of directories, deepest changes included.
     pub(super) fn finish(&mut self) -> Result<(), LayerError> {
-        let root = self
-            .tree
-            .resolve(&[], false)
-            .map_err(|error| self.finish_error(Failure::from(error)))?;
+        let root = self.tree.resolve(&[], false).map_err(|error| self.finish_error(Failure::from(error)))?;
         for (path, time) in std::mem::take(&mut self.times) {
             // It may have been replaced since; then there is nothing to do.
-            let Ok(dir) = open_beneath(&root.fd, &path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
-            else {
+            let Ok(dir) = open_beneath(&root.fd, &path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) else {
                 continue;
             };
-            set_time(&dir, Path::new("."), time)
-                .map_err(|error| self.finish_error(error.into()))?;
+            set_time(&dir, Path::new("."), time).map_err(|error| self.finish_error(error.into()))?;
         }
         Ok(())
     }
@@ -418,9 +333,7 @@ fn set_time(dir: &OwnedFd, path: &Path, (seconds, nanoseconds): (i64, u32)) -> R
 
 /// The names in a path, which may be absolute; `..` is refused: no builder writes it, and its meaning is disputed.
 fn components(path: &[u8]) -> Result<Vec<&OsStr>, Failure> {
-    let names = path
-        .split(|&byte| byte == b'/')
-        .filter(|name| !matches!(*name, b"" | b"."));
+    let names = path.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
     names
         .map(|name| match name {
             b".." => Err(Failure::Refused("`..` in a name")),

@@ -51,9 +51,7 @@ impl Tar {
         let mut data = Vec::new();
         for (key, value) in records {
             let body = key.len() + value.len() + 3;
-            let length = (body + 1..)
-                .find(|length| body + length.to_string().len() == *length)
-                .unwrap();
+            let length = (body + 1..).find(|length| body + length.to_string().len() == *length).unwrap();
             write!(data, "{length} {key}=").unwrap();
             data.extend_from_slice(value);
             data.push(b'\n');
@@ -78,20 +76,14 @@ impl Layers {
     fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("outside"), "untouched").unwrap();
-        Self {
-            temp,
-            dirs: Vec::new(),
-        }
+        Self { temp, dirs: Vec::new() }
     }
 
     fn add_stream(&mut self, stream: &[u8], limits: &Limits) -> Result<PathBuf, LayerError> {
         let dir = self.temp.path().join(format!("layer{}", self.dirs.len()));
         fs::create_dir(&dir).unwrap();
         let applied = apply(stream, &dir, &self.dirs, limits);
-        assert_eq!(
-            fs::read_to_string(self.temp.path().join("outside")).unwrap(),
-            "untouched"
-        );
+        assert_eq!(fs::read_to_string(self.temp.path().join("outside")).unwrap(), "untouched");
         self.dirs.insert(0, dir.clone());
         applied.map(|_| dir)
     }
@@ -107,17 +99,13 @@ fn is_whiteout(path: &Path) -> bool {
 }
 
 fn is_opaque(path: &Path) -> bool {
-    xattr::get(path, tree::OPAQUE)
-        .unwrap()
-        .is_some_and(|value| value == b"y")
+    xattr::get(path, tree::OPAQUE).unwrap().is_some_and(|value| value == b"y")
 }
 
 #[test]
 fn all_kinds_of_members_with_their_attributes() {
     let long = format!("{}/{}", "d".repeat(200), "f".repeat(200));
-    let capability = [
-        1u8, 0, 0, 2, 0, 4, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    ];
+    let capability = [1u8, 0, 0, 2, 0, 4, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let tar = Tar::default()
         .dir("./")
         .dir("bin/")
@@ -131,71 +119,28 @@ fn all_kinds_of_members_with_their_attributes() {
         .symlink("bin/sh", "/bin/ping")
         .raw(b'3', "null", "", 0, b"")
         .raw(b'6', "pipe", "", 0, b"")
-        .raw(
-            b'L',
-            "././@LongLink",
-            "",
-            long.len() as u64,
-            long.as_bytes(),
-        )
+        .raw(b'L', "././@LongLink", "", long.len() as u64, long.as_bytes())
         .file("short", "long")
-        .pax(&[
-            ("path", b"/absolute"),
-            ("uid", b"3000000000"),
-            ("gid", b"5"),
-        ])
+        .pax(&[("path", b"/absolute"), ("uid", b"3000000000"), ("gid", b"5")])
         .file("ignored", "x")
         .file("with/implicit/parents", "y");
     let stream = tar.end();
     let mut layers = Layers::new();
     let dir = layers.add_stream(&stream, &Limits::default()).unwrap();
     let ping = fs::metadata(dir.join("bin/ping")).unwrap();
-    assert_eq!(
-        (ping.mode() & 0o7777, ping.uid(), ping.gid(), ping.nlink()),
-        (0o640, 7, 8, 2)
-    );
+    assert_eq!((ping.mode() & 0o7777, ping.uid(), ping.gid(), ping.nlink()), (0o640, 7, 8, 2));
     assert_eq!((ping.mtime(), ping.mtime_nsec()), (99, 500_000_000));
-    assert_eq!(
-        xattr::get(dir.join("bin/ping"), "security.capability")
-            .unwrap()
-            .unwrap(),
-        capability
-    );
-    assert_eq!(
-        xattr::get(dir.join("bin/ping"), "user.note")
-            .unwrap()
-            .unwrap(),
-        b"a\nb"
-    );
-    assert_eq!(
-        fs::metadata(dir.join("bin/ping2")).unwrap().ino(),
-        ping.ino()
-    );
+    assert_eq!(xattr::get(dir.join("bin/ping"), "security.capability").unwrap().unwrap(), capability);
+    assert_eq!(xattr::get(dir.join("bin/ping"), "user.note").unwrap().unwrap(), b"a\nb");
+    assert_eq!(fs::metadata(dir.join("bin/ping2")).unwrap().ino(), ping.ino());
     assert_eq!(fs::metadata(dir.join("bin")).unwrap().mtime(), 1_000_000);
-    assert_eq!(
-        fs::read_link(dir.join("bin/sh")).unwrap(),
-        Path::new("/bin/ping")
-    );
+    assert_eq!(fs::read_link(dir.join("bin/sh")).unwrap(), Path::new("/bin/ping"));
     assert_eq!(fs::symlink_metadata(dir.join("bin/sh")).unwrap().uid(), 7);
-    assert_eq!(
-        fs::metadata(dir.join("null")).unwrap().rdev(),
-        nix::sys::stat::makedev(1, 3)
-    );
-    assert!(
-        fs::metadata(dir.join("pipe"))
-            .unwrap()
-            .file_type()
-            .is_fifo()
-    );
+    assert_eq!(fs::metadata(dir.join("null")).unwrap().rdev(), nix::sys::stat::makedev(1, 3));
+    assert!(fs::metadata(dir.join("pipe")).unwrap().file_type().is_fifo());
     assert_eq!(fs::read_to_string(dir.join(long)).unwrap(), "long");
-    assert_eq!(
-        fs::metadata(dir.join("absolute")).unwrap().uid(),
-        3_000_000_000
-    );
-    assert_eq!(
-        fs::metadata(dir.join("with")).unwrap().mode() & 0o7777,
-        0o755
-    );
+    assert_eq!(fs::metadata(dir.join("absolute")).unwrap().uid(), 3_000_000_000);
+    assert_eq!(fs::metadata(dir.join("with")).unwrap().mode() & 0o7777, 0o755);
     assert_eq!(fs::metadata(&dir).unwrap().uid(), 7);
 }
 
@@ -205,20 +150,8 @@ fn the_diff_id_covers_the_whole_uncompressed_stream() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
     gzip.write_all(&stream).unwrap();
     let temp = tempfile::tempdir().unwrap();
-    let applied = apply(
-        &gzip.finish().unwrap()[..],
-        temp.path(),
-        &[],
-        &Limits::default(),
-    )
-    .unwrap();
-    assert_eq!(
-        applied,
-        Applied {
-            diff_id: Digest::of(&stream),
-            bytes: stream.len() as u64
-        }
-    );
+    let applied = apply(&gzip.finish().unwrap()[..], temp.path(), &[], &Limits::default()).unwrap();
+    assert_eq!(applied, Applied { diff_id: Digest::of(&stream), bytes: stream.len() as u64 });
 }
 
 #[test]
@@ -247,13 +180,7 @@ fn later_members_replace_earlier_ones() {
 #[test]
 fn whiteouts_take_overlay_form_and_spare_their_own_layer() {
     let mut layers = Layers::new();
-    let base = layers.add(
-        Tar::default()
-            .file("a", "")
-            .file("d/x", "")
-            .file("o/x", "")
-            .file(".wh.nothing", ""),
-    );
+    let base = layers.add(Tar::default().file("a", "").file("d/x", "").file("o/x", "").file(".wh.nothing", ""));
     assert!(!base.join("nothing").exists());
     let top = layers.add(
         Tar::default()
@@ -272,39 +199,20 @@ fn whiteouts_take_overlay_form_and_spare_their_own_layer() {
     assert!(is_opaque(&top.join("o")) && top.join("o/mine").is_file());
     assert!(is_opaque(&top.join("d")) && top.join("d/new").exists());
     assert!(is_opaque(&top.join("q")));
-    assert!(fs::read_dir(&top).unwrap().all(|entry| {
-        !entry
-            .unwrap()
-            .file_name()
-            .to_string_lossy()
-            .starts_with(".wh")
-    }));
+    assert!(
+        fs::read_dir(&top).unwrap().all(|entry| { !entry.unwrap().file_name().to_string_lossy().starts_with(".wh") })
+    );
 }
 
 #[test]
 fn implied_directories_are_those_of_the_layers_below() {
     let mut layers = Layers::new();
-    let base = layers.add(
-        Tar::default()
-            .dir("tmp")
-            .dir("usr/lib")
-            .symlink("lib", "usr/lib")
-            .dir("gone")
-            .dir("hidden/in"),
-    );
+    let base =
+        layers.add(Tar::default().dir("tmp").dir("usr/lib").symlink("lib", "usr/lib").dir("gone").dir("hidden/in"));
     fs::set_permissions(base.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-    layers.add(
-        Tar::default()
-            .file(".wh.gone", "")
-            .file("hidden/.wh..wh..opq", ""),
-    );
-    let top = layers.add(
-        Tar::default()
-            .file("tmp/f", "")
-            .file("lib/libc", "")
-            .file("gone/f", "")
-            .file("hidden/in/f", ""),
-    );
+    layers.add(Tar::default().file(".wh.gone", "").file("hidden/.wh..wh..opq", ""));
+    let top =
+        layers.add(Tar::default().file("tmp/f", "").file("lib/libc", "").file("gone/f", "").file("hidden/in/f", ""));
     let tmp = fs::metadata(top.join("tmp")).unwrap();
     assert_eq!((tmp.mode() & 0o7777, tmp.uid()), (0o1777, 7));
     assert!(top.join("usr/lib/libc").is_file() && !top.join("lib").exists());
@@ -329,10 +237,7 @@ fn symlinks_are_followed_inside_the_layer_only() {
     assert!(dir.join("one").is_file());
     assert_eq!(fs::read_to_string(dir.join("outside")).unwrap(), "planted");
     assert!(dir.join("x/two").is_file());
-    assert_eq!(
-        fs::read_to_string(dir.join("deep/three")).unwrap(),
-        "planted"
-    );
+    assert_eq!(fs::read_to_string(dir.join("deep/three")).unwrap(), "planted");
 }
 
 #[test]
@@ -342,101 +247,37 @@ fn hostile_members_are_refused() {
     let mut ladder = Tar::default().symlink("s0", "/");
     for level in 0..8 {
         let bottom = format!("s{level}/{}", ["d"; 40].join("/"));
-        ladder = ladder
-            .file(&format!("{bottom}/f"), "")
-            .symlink(&format!("s{}", level + 1), &bottom);
+        ladder = ladder.file(&format!("{bottom}/f"), "").symlink(&format!("s{}", level + 1), &bottom);
     }
     let cases: Vec<(&str, Tar)> = vec![
         ("..", Tar::default().file("../outside", "x")),
         (".. inside", Tar::default().file("a/../../outside", "x")),
         ("hard link out", Tar::default().link("a", "../outside")),
-        (
-            "hard link to a directory",
-            Tar::default().dir("d").link("a", "d"),
-        ),
+        ("hard link to a directory", Tar::default().dir("d").link("a", "d")),
         ("hard link to nothing", Tar::default().link("a", "b")),
-        (
-            "hard link to itself",
-            Tar::default().file("a", "").link("a", "a"),
-        ),
-        (
-            "hard link into what it replaces",
-            Tar::default().file("d/a", "").link("d", "d/a"),
-        ),
-        (
-            "symlink loop",
-            Tar::default()
-                .symlink("a", "b")
-                .symlink("b", "a")
-                .file("a/x", ""),
-        ),
-        (
-            "file as parent",
-            Tar::default().file("a", "").file("a/x", ""),
-        ),
-        (
-            "too deep",
-            Tar::default()
-                .pax(&[("path", deep(300).as_bytes())])
-                .file("x", ""),
-        ),
+        ("hard link to itself", Tar::default().file("a", "").link("a", "a")),
+        ("hard link into what it replaces", Tar::default().file("d/a", "").link("d", "d/a")),
+        ("symlink loop", Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", "")),
+        ("file as parent", Tar::default().file("a", "").file("a/x", "")),
+        ("too deep", Tar::default().pax(&[("path", deep(300).as_bytes())]).file("x", "")),
         ("too deep by symlinks", ladder),
-        (
-            "long name",
-            Tar::default()
-                .pax(&[("path", "n".repeat(256).as_bytes())])
-                .file("x", ""),
-        ),
-        (
-            "long path",
-            Tar::default()
-                .pax(&[("path", "nnn/".repeat(2000).as_bytes())])
-                .file("x", ""),
-        ),
+        ("long name", Tar::default().pax(&[("path", "n".repeat(256).as_bytes())]).file("x", "")),
+        ("long path", Tar::default().pax(&[("path", "nnn/".repeat(2000).as_bytes())]).file("x", "")),
         ("file as root", Tar::default().file("./", "")),
-        (
-            "whiteout device",
-            Tar::default()
-                .pax(&[("path", b"w")])
-                .raw(b'3', "w", "", 0, b""),
-        ),
-        (
-            "overlay's attributes",
-            Tar::default()
-                .pax(&[("SCHILY.xattr.trusted.overlay.redirect", b"/etc")])
-                .dir("d"),
-        ),
+        ("whiteout device", Tar::default().pax(&[("path", b"w")]).raw(b'3', "w", "", 0, b"")),
+        ("overlay's attributes", Tar::default().pax(&[("SCHILY.xattr.trusted.overlay.redirect", b"/etc")]).dir("d")),
         ("unknown kind", Tar::default().raw(b'Z', "x", "", 0, b"")),
-        (
-            "huge extension",
-            Tar::default().raw(b'x', "x", "", 1 << 30, b""),
-        ),
-        (
-            "huge file",
-            Tar::default().raw(b'0', "x", "", 0o77777777777, b""),
-        ),
-        (
-            "truncated",
-            Tar::default().raw(b'0', "x", "", 2000, b"only this"),
-        ),
-        (
-            "uid out of range",
-            Tar::default().pax(&[("uid", b"4294967295")]).file("x", ""),
-        ),
+        ("huge extension", Tar::default().raw(b'x', "x", "", 1 << 30, b"")),
+        ("huge file", Tar::default().raw(b'0', "x", "", 0o77777777777, b"")),
+        ("truncated", Tar::default().raw(b'0', "x", "", 2000, b"only this")),
+        ("uid out of range", Tar::default().pax(&[("uid", b"4294967295")]).file("x", "")),
         (
             "sparse map longer than its file",
-            Tar::default()
-                .pax(&[("GNU.sparse.size", b"3"), ("GNU.sparse.map", b"0,4")])
-                .file("x", "abcd"),
+            Tar::default().pax(&[("GNU.sparse.size", b"3"), ("GNU.sparse.map", b"0,4")]).file("x", "abcd"),
         ),
         (
             "huge sparse file",
-            Tar::default()
-                .pax(&[
-                    ("GNU.sparse.size", b"99999999999999"),
-                    ("GNU.sparse.map", b""),
-                ])
-                .file("x", ""),
+            Tar::default().pax(&[("GNU.sparse.size", b"99999999999999"), ("GNU.sparse.map", b"")]).file("x", ""),
         ),
     ];
     for (what, tar) in cases {
@@ -444,15 +285,8 @@ fn hostile_members_are_refused() {
         if what == "whiteout device" {
             let header = stream.len() - 1024 - 512;
             stream[header + 329..header + 345].fill(0);
-            let sum: u32 = (0..512)
-                .map(|at| {
-                    if (148..156).contains(&at) {
-                        32
-                    } else {
-                        stream[header + at].into()
-                    }
-                })
-                .sum();
+            let sum: u32 =
+                (0..512).map(|at| if (148..156).contains(&at) { 32 } else { stream[header + at].into() }).sum();
             stream[header + 148..header + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         }
         if what == "truncated" {
@@ -465,28 +299,16 @@ fn hostile_members_are_refused() {
 
 #[test]
 fn bombs_are_bounded() {
-    let limits = Limits {
-        bytes: 1 << 20,
-        members: 100,
-    };
-    let zeros = Tar::default()
-        .raw(b'0', "zeros", "", 4 << 20, &vec![0; 4 << 20])
-        .end();
+    let limits = Limits { bytes: 1 << 20, members: 100 };
+    let zeros = Tar::default().raw(b'0', "zeros", "", 4 << 20, &vec![0; 4 << 20]).end();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
     gzip.write_all(&zeros).unwrap();
     let bomb = gzip.finish().unwrap();
     assert!(bomb.len() < 10_000);
     assert!(Layers::new().add_stream(&bomb, &limits).is_err());
     let tail = [Tar::default().file("a", "").end(), vec![0; 2 << 20]].concat();
-    assert!(matches!(
-        Layers::new().add_stream(&tail, &limits),
-        Err(LayerError::TooLarge(_))
-    ));
-    let many = (0..101)
-        .fold(Tar::default(), |tar, number| {
-            tar.file(&format!("f{number}"), "")
-        })
-        .end();
+    assert!(matches!(Layers::new().add_stream(&tail, &limits), Err(LayerError::TooLarge(_))));
+    let many = (0..101).fold(Tar::default(), |tar, number| tar.file(&format!("f{number}"), "")).end();
     assert!(matches!(
         Layers::new().add_stream(&many, &limits),
         Err(LayerError::Archive(ArchiveError::TooManyMembers(100)))
@@ -512,11 +334,7 @@ fn sparse_files_of_every_format() {
             ("GNU.sparse.numbytes", b"2"),
         ])
         .file("s00", "abcde")
-        .pax(&[
-            ("GNU.sparse.name", b"s01"),
-            ("GNU.sparse.size", b"20"),
-            ("GNU.sparse.map", b"4,3,12,2"),
-        ])
+        .pax(&[("GNU.sparse.name", b"s01"), ("GNU.sparse.size", b"20"), ("GNU.sparse.map", b"4,3,12,2")])
         .file("other", "abcde")
         .pax(&version1)
         .raw(b'0', "other", "", data.len() as u64, &data);
@@ -529,12 +347,8 @@ fn sparse_files_of_every_format() {
     old.set_size(5);
     let gnu = old.as_gnu_mut().unwrap();
     gnu.set_real_size(20);
-    for (at, (offset, length)) in [
-        ("00000000004", "00000000003"),
-        ("00000000014", "00000000002"),
-    ]
-    .into_iter()
-    .enumerate()
+    for (at, (offset, length)) in
+        [("00000000004", "00000000003"), ("00000000014", "00000000002")].into_iter().enumerate()
     {
         gnu.sparse[at].offset[..11].copy_from_slice(offset.as_bytes());
         gnu.sparse[at].numbytes[..11].copy_from_slice(length.as_bytes());
@@ -547,11 +361,7 @@ fn sparse_files_of_every_format() {
     let mut layers = Layers::new();
     let dir = layers.add(Tar(stream).file("after", "z"));
     for name in ["s00", "s01", "s10", "old"] {
-        assert_eq!(
-            fs::read(dir.join(name)).unwrap(),
-            b"\0\0\0\0abc\0\0\0\0\0de\0\0\0\0\0\0",
-            "{name}"
-        );
+        assert_eq!(fs::read(dir.join(name)).unwrap(), b"\0\0\0\0abc\0\0\0\0\0de\0\0\0\0\0\0", "{name}");
     }
     assert!(dir.join("after").is_file());
 }
@@ -562,13 +372,7 @@ mod random {
 
     fn name() -> impl Strategy<Value = String> {
         proptest::collection::vec(
-            prop_oneof![
-                "[ab]",
-                Just("..".into()),
-                Just(".wh.a".into()),
-                Just(".wh..wh..opq".into()),
-                Just("".into())
-            ],
+            prop_oneof!["[ab]", Just("..".into()), Just(".wh.a".into()), Just(".wh..wh..opq".into()), Just("".into())],
             1..4,
         )
         .prop_map(|parts: Vec<String>| parts.join("/"))

@@ -63,20 +63,9 @@ struct Level {
 
 impl Tree {
     pub(super) fn open(upper: &Path, lowers: &[PathBuf]) -> Result<Self, Errno> {
-        let open = |path: &Path| {
-            nix::fcntl::open(
-                path,
-                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            )
-        };
-        Ok(Self {
-            upper: open(upper)?,
-            lowers: lowers
-                .iter()
-                .map(|path| open(path))
-                .collect::<Result<_, _>>()?,
-        })
+        let open =
+            |path: &Path| nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+        Ok(Self { upper: open(upper)?, lowers: lowers.iter().map(|path| open(path)).collect::<Result<_, _>>()? })
     }
 
     pub(super) fn has_lowers(&self) -> bool {
@@ -112,25 +101,18 @@ impl Tree {
                     }
                     let parts = target.as_bytes().rsplit(|&byte| byte == b'/');
                     pending.extend(
-                        parts
-                            .filter(|part| !matches!(*part, b"" | b"."))
-                            .map(|part| OsStr::from_bytes(part).into()),
+                        parts.filter(|part| !matches!(*part, b"" | b".")).map(|part| OsStr::from_bytes(part).into()),
                     );
                 }
             }
         }
         let path = real_path(&levels);
-        Ok(Dir {
-            fd: open_beneath(&self.upper, &path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?,
-            path,
-        })
+        Ok(Dir { fd: open_beneath(&self.upper, &path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?, path })
     }
 
     fn step(&self, path: &Path, visible: &[usize], create: bool) -> Result<Step, ResolveError> {
         match look(&self.upper, path)? {
-            Some(Entry::Directory) if visible.is_empty() || is_opaque(&self.upper, path)? => {
-                Ok(Step::Into(Vec::new()))
-            }
+            Some(Entry::Directory) if visible.is_empty() || is_opaque(&self.upper, path)? => Ok(Step::Into(Vec::new())),
             Some(Entry::Directory) => Ok(Step::Into(self.lower(path, visible)?.1)),
             Some(Entry::Symlink(target)) => Ok(Step::Symlink(target)),
             Some(Entry::Other) => Err(ResolveError::NotADirectory),
@@ -138,11 +120,7 @@ impl Tree {
             Some(Entry::Whiteout) => {
                 unlinkat(&self.upper, path, UnlinkatFlags::NoRemoveDir)?;
                 self.make(path, None)?;
-                set_opaque(&open_beneath(
-                    &self.upper,
-                    path,
-                    OFlag::O_RDONLY | OFlag::O_DIRECTORY,
-                )?)?;
+                set_opaque(&open_beneath(&self.upper, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
                 Ok(Step::Into(Vec::new()))
             }
             None => match self.lower(path, visible)? {
@@ -162,11 +140,7 @@ impl Tree {
     }
 
     /// What the lower layers show at `path`: the topmost entry and, if it is a directory, the layers merged in it.
-    fn lower(
-        &self,
-        path: &Path,
-        visible: &[usize],
-    ) -> Result<(Option<Entry>, Vec<usize>), ResolveError> {
+    fn lower(&self, path: &Path, visible: &[usize]) -> Result<(Option<Entry>, Vec<usize>), ResolveError> {
         let mut merged = Vec::new();
         for &index in visible {
             match look(&self.lowers[index], path)? {
@@ -181,14 +155,7 @@ impl Tree {
                 Some(entry) => return Ok((Some(entry), Vec::new())),
             }
         }
-        Ok((
-            if merged.is_empty() {
-                None
-            } else {
-                Some(Entry::Directory)
-            },
-            merged,
-        ))
+        Ok((if merged.is_empty() { None } else { Some(Entry::Directory) }, merged))
     }
 
     /// Makes a directory, like that of the lower layer if one is given.
@@ -196,33 +163,14 @@ impl Tree {
         mkdirat(&self.upper, path, Mode::from_bits_truncate(0o700))?;
         let made = open_beneath(&self.upper, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         let Some(like) = like else {
-            fchmodat(
-                &self.upper,
-                path,
-                Mode::from_bits_truncate(0o755),
-                FchmodatFlags::FollowSymlink,
-            )?;
+            fchmodat(&self.upper, path, Mode::from_bits_truncate(0o755), FchmodatFlags::FollowSymlink)?;
             return Ok(());
         };
-        let model = open_beneath(
-            &self.lowers[like],
-            path,
-            OFlag::O_RDONLY | OFlag::O_DIRECTORY,
-        )?;
+        let model = open_beneath(&self.lowers[like], path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         let stat = nix::sys::stat::fstat(&model)?;
-        fchown(
-            &made,
-            Some(Uid::from_raw(stat.st_uid)),
-            Some(Gid::from_raw(stat.st_gid)),
-        )?;
-        copy_xattrs(
-            &File::from(model),
-            &File::from(made.try_clone().map_err(|_| Errno::EMFILE)?),
-        )?;
-        Ok(nix::sys::stat::fchmod(
-            &made,
-            Mode::from_bits_truncate(stat.st_mode),
-        )?)
+        fchown(&made, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+        copy_xattrs(&File::from(model), &File::from(made.try_clone().map_err(|_| Errno::EMFILE)?))?;
+        Ok(nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(stat.st_mode))?)
     }
 }
 
@@ -237,35 +185,21 @@ fn real_path(levels: &[Level]) -> PathBuf {
 
 /// Opens `path` below `dir` without passing a symlink or a mount point.
 pub(super) fn open_beneath(dir: &impl AsFd, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
-    let resolve = ResolveFlag::RESOLVE_BENEATH
-        | ResolveFlag::RESOLVE_NO_SYMLINKS
-        | ResolveFlag::RESOLVE_NO_XDEV;
-    openat2(
-        dir,
-        path,
-        OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC)
-            .resolve(resolve),
-    )
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    openat2(dir, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve))
 }
 
 fn look(root: &OwnedFd, path: &Path) -> Result<Option<Entry>, ResolveError> {
     let Some(stat) = stat_in(root, path)? else {
         return Ok(None);
     };
-    Ok(Some(
-        match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
-            SFlag::S_IFDIR => Entry::Directory,
-            SFlag::S_IFLNK => Entry::Symlink(readlinkat(root, path)?),
-            _ if is_whiteout(&stat) => Entry::Whiteout,
-            _ => Entry::Other,
-        },
-    ))
+    Ok(Some(match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFDIR => Entry::Directory,
+        SFlag::S_IFLNK => Entry::Symlink(readlinkat(root, path)?),
+        _ if is_whiteout(&stat) => Entry::Whiteout,
+        _ => Entry::Other,
+    }))
 }
 
 /// The entry itself, not what a symlink points to; none if it doesn't exist.
@@ -284,9 +218,7 @@ pub(super) fn is_whiteout(stat: &FileStat) -> bool {
 
 fn is_opaque(root: &OwnedFd, path: &Path) -> Result<bool, ResolveError> {
     let dir = open_beneath(root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-    Ok(xattr::get_deref(proc_path(&dir), OPAQUE)
-        .map_err(errno)?
-        .is_some_and(|value| value == b"y"))
+    Ok(xattr::get_deref(proc_path(&dir), OPAQUE).map_err(errno)?.is_some_and(|value| value == b"y"))
 }
 
 /// Hides what lower layers have in this directory.

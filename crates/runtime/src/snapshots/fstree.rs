@@ -13,10 +13,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// What a tree takes on disk; hard links count once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,10 +99,7 @@ pub(crate) fn usage(root: &Path) -> io::Result<Usage> {
     let mut usage = Usage::default();
     let mut count = |stat: &FileStat| {
         if stat.st_nlink < 2 || is_dir(stat) || linked.insert((stat.st_dev, stat.st_ino)) {
-            usage += Usage {
-                bytes: u64::try_from(stat.st_blocks).unwrap_or_default() * 512,
-                inodes: 1,
-            };
+            usage += Usage { bytes: u64::try_from(stat.st_blocks).unwrap_or_default() * 512, inodes: 1 };
         }
     };
     count(&nix::sys::stat::fstat(&root)?);
@@ -164,9 +158,6 @@ mod tests {
         std::fs::write(temp.path().join("a"), vec![1; 8192]).unwrap();
         std::fs::hard_link(temp.path().join("a"), temp.path().join("b")).unwrap();
         let full = usage(temp.path()).unwrap();
-        assert_eq!(
-            (full.inodes - empty.inodes, full.bytes - empty.bytes),
-            (1, 8192)
-        );
+        assert_eq!((full.inodes - empty.inodes, full.bytes - empty.bytes), (1, 8192));
     }
 }

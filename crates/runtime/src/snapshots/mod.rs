@@ -31,11 +31,7 @@ use mount::{MAX_LAYERS, Writable};
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     #[error("failed to {action} {path}")]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
     Layer(#[from] LayerError),
     #[error("the layer's content is {found}, not {wanted}")]
@@ -58,11 +54,7 @@ trait Context<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| SnapshotError::Io {
-            action,
-            path: path.into(),
-            source,
-        })
+        self.map_err(|source| SnapshotError::Io { action, path: path.into(), source })
     }
 }
 
@@ -94,16 +86,11 @@ impl Snapshots {
         let store = Self { root: root.into() };
         for dir in ["layers", "containers", "empty/0", "empty/1", "tmp"] {
             let path = root.join(dir);
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .context("create", &path)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).context("create", &path)?;
         }
         // It is the root directory when an image has no layers.
         let empty = root.join("empty/0");
-        fs::set_permissions(&empty, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .context("change", &empty)?;
+        fs::set_permissions(&empty, std::os::unix::fs::PermissionsExt::from_mode(0o755)).context("change", &empty)?;
         let tmp = root.join("tmp");
         sweep(&tmp).context("clean", &tmp)?;
         Ok(store)
@@ -125,12 +112,7 @@ impl Snapshots {
 
     fn lock_file(&self) -> Result<File> {
         let path = self.root.join("lock");
-        File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&path)
-            .context("open", &path)
+        File::options().read(true).append(true).create(true).open(&path).context("open", &path)
     }
 
     fn layer(&self, chain_id: &Digest) -> PathBuf {
@@ -161,17 +143,11 @@ impl Snapshots {
         let temp = self.temp_dir()?;
         let content = temp.path().join("new").join("fs");
         fs::create_dir_all(&content).context("create", &content)?;
-        fs::set_permissions(
-            &content,
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )
-        .context("change", &content)?;
+        fs::set_permissions(&content, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .context("change", &content)?;
         let found = layer::apply(stream, &content, &self.directories(parents)?, limits)?.diff_id;
         if found != *diff_id {
-            return Err(SnapshotError::DiffId {
-                wanted: *diff_id,
-                found,
-            });
+            return Err(SnapshotError::DiffId { wanted: *diff_id, found });
         }
         let usage = fstree::usage(&content).context("measure", &content)?;
         let size = temp.path().join("new").join("size");
@@ -183,9 +159,7 @@ impl Snapshots {
     /// Moves a finished directory to its place once all of it is on disk. If somebody else was faster, theirs stays.
     fn publish(&self, from: &Path, to: &Path) -> Result<()> {
         let file = File::open(from).context("open", from)?;
-        nix::unistd::syncfs(&file)
-            .map_err(io::Error::from)
-            .context("write back", from)?;
+        nix::unistd::syncfs(&file).map_err(io::Error::from).context("write back", from)?;
         match fs::rename(from, to) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
             other => other.context("create", to)?,
@@ -195,9 +169,7 @@ impl Snapshots {
 
     fn sync_parent(&self, path: &Path) -> Result<()> {
         let parent = path.parent().unwrap_or(&self.root);
-        File::open(parent)
-            .and_then(|parent| parent.sync_all())
-            .context("write back", parent)
+        File::open(parent).and_then(|parent| parent.sync_all()).context("write back", parent)
     }
 
     /// Directories of layers given bottom first, topmost first as overlayfs takes them.
@@ -206,11 +178,7 @@ impl Snapshots {
             return Err(SnapshotError::TooManyLayers);
         }
         let found = |id: &Digest| {
-            if self.has(id) {
-                Ok(self.layer(id).join("fs"))
-            } else {
-                Err(SnapshotError::NoLayer(*id))
-            }
+            if self.has(id) { Ok(self.layer(id).join("fs")) } else { Err(SnapshotError::NoLayer(*id)) }
         };
         layers.iter().rev().map(found).collect()
     }
@@ -247,19 +215,9 @@ impl Snapshots {
         } else {
             let (upper, work) = (container.join("upper"), container.join("work"));
             temp::remove_path(&work).context("remove", &work)?;
-            fs::DirBuilder::new()
-                .mode(0o700)
-                .create(&work)
-                .context("create", &work)?;
-            mount::overlay(
-                &lowers,
-                Some(Writable {
-                    upper: &upper,
-                    work: &work,
-                }),
-                &rootfs,
-            )
-            .context("mount", &rootfs)?;
+            fs::DirBuilder::new().mode(0o700).create(&work).context("create", &work)?;
+            mount::overlay(&lowers, Some(Writable { upper: &upper, work: &work }), &rootfs)
+                .context("mount", &rootfs)?;
         }
         Ok(rootfs)
     }
@@ -271,11 +229,7 @@ impl Snapshots {
         let new = temp.path().join("new");
         for dir in ["upper", "work", "rootfs"] {
             let path = new.join(dir);
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .context("create", &path)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).context("create", &path)?;
         }
         let empty = self.root.join("empty/0");
         let (model, upper) = (top.unwrap_or(&empty), new.join("upper"));
@@ -334,8 +288,7 @@ impl Snapshots {
             match Digest::from_hex(&name).map(|id| self.layer_usage(&id)) {
                 Ok(Ok(layer)) => usage += layer,
                 // Collected since.
-                Ok(Err(SnapshotError::Io { source, .. }))
-                    if source.kind() == io::ErrorKind::NotFound => {}
+                Ok(Err(SnapshotError::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {}
             }
@@ -354,12 +307,7 @@ impl Snapshots {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(source)) => {
-                return Err(SnapshotError::Io {
-                    action: "lock",
-                    path: self.root.join("lock"),
-                    source,
-                }
-                .into());
+                return Err(SnapshotError::Io { action: "lock", path: self.root.join("lock"), source }.into());
             }
         }
         let mut live = live()?;
@@ -384,9 +332,7 @@ impl Snapshots {
         for id in self.containers()? {
             let path = self.root.join("containers").join(id).join("layers");
             match fs::read_to_string(&path) {
-                Ok(text) => {
-                    layers.extend(text.lines().filter_map(|line| Digest::from_hex(line).ok()))
-                }
+                Ok(text) => layers.extend(text.lines().filter_map(|line| Digest::from_hex(line).ok())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).context("read", &path),
             }
@@ -397,15 +343,7 @@ impl Snapshots {
 
 fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(dir).context("list", dir)?;
-    entries
-        .map(|entry| {
-            Ok(entry
-                .context("list", dir)?
-                .file_name()
-                .to_string_lossy()
-                .into_owned())
-        })
-        .collect()
+    entries.map(|entry| Ok(entry.context("list", dir)?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 #[cfg(test)]

@@ -19,11 +19,7 @@ pub(super) struct Writable<'a> {
 }
 
 /// Mounts `lowers` (topmost first) at `target`, read-only unless there is a place for changes.
-pub(super) fn overlay(
-    lowers: &[PathBuf],
-    writable: Option<Writable<'_>>,
-    target: &Path,
-) -> io::Result<()> {
+pub(super) fn overlay(lowers: &[PathBuf], writable: Option<Writable<'_>>, target: &Path) -> io::Result<()> {
     let mut files = Vec::new();
     let mut name = |path: &Path| -> io::Result<String> {
         let file = File::open(path)?;
@@ -31,19 +27,11 @@ pub(super) fn overlay(
         files.push(file);
         Ok(name)
     };
-    let lowers = lowers
-        .iter()
-        .map(|path| name(path))
-        .collect::<io::Result<Vec<_>>>()?
-        .join(":");
+    let lowers = lowers.iter().map(|path| name(path)).collect::<io::Result<Vec<_>>>()?.join(":");
     let Some(Writable { upper, work }) = writable else {
         return mount_overlay(target, MsFlags::MS_RDONLY, &format!("lowerdir={lowers}"));
     };
-    let options = format!(
-        "lowerdir={lowers},upperdir={},workdir={}",
-        name(upper)?,
-        name(work)?
-    );
+    let options = format!("lowerdir={lowers},upperdir={},workdir={}", name(upper)?, name(work)?);
     // Without `volatile` every unmount writes the whole file system back. A container's changes need not survive a
     // crash of the host: its containers are made anew then.
     match mount_overlay(target, MsFlags::empty(), &format!("{options},volatile")) {
@@ -55,25 +43,13 @@ pub(super) fn overlay(
 }
 
 fn mount_overlay(target: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
-    Ok(mount(
-        Some("overlay"),
-        target,
-        Some("overlay"),
-        flags,
-        Some(options),
-    )?)
+    Ok(mount(Some("overlay"), target, Some("overlay"), flags, Some(options))?)
 }
 
 /// Whether something is mounted at `path`.
 pub(super) fn is_mounted(path: &Path) -> bool {
-    let device = |path: &Path| {
-        std::fs::symlink_metadata(path)
-            .ok()
-            .map(|found| found.dev())
-    };
-    path.parent()
-        .is_some_and(|parent| device(path) != device(parent))
-        && path.exists()
+    let device = |path: &Path| std::fs::symlink_metadata(path).ok().map(|found| found.dev());
+    path.parent().is_some_and(|parent| device(path) != device(parent)) && path.exists()
 }
 
 /// Unmounts whatever is mounted at `path`, even if in use, however often.

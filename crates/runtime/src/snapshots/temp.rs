@@ -20,11 +20,7 @@ impl TempDir {
     pub fn new(parent: &Path) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         loop {
-            let name = format!(
-                "{}-{}",
-                std::process::id(),
-                NEXT.fetch_add(1, Ordering::Relaxed)
-            );
+            let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
             let path = parent.join(name);
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 // Left by an earlier process of this number, or by one in another pid namespace.
@@ -40,9 +36,7 @@ impl TempDir {
                 Err(fs::TryLockError::WouldBlock) => continue,
                 Err(fs::TryLockError::Error(error)) => return Err(error),
             }
-            if fs::metadata(&path)
-                .is_ok_and(|found| lock.metadata().is_ok_and(|own| own.ino() == found.ino()))
-            {
+            if fs::metadata(&path).is_ok_and(|found| lock.metadata().is_ok_and(|own| own.ino() == found.ino())) {
                 return Ok(Self { path, _lock: lock });
             }
         }

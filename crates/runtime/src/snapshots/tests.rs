@@ -11,25 +11,14 @@ struct Store {
 impl Store {
     fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
-        Self {
-            snapshots: Snapshots::open(temp.path()).unwrap(),
-            temp,
-        }
+        Self { snapshots: Snapshots::open(temp.path()).unwrap(), temp }
     }
 
     /// Adds a layer with these files on top of others.
     fn add(&self, parents: &[Digest], files: &[(&str, &str)]) -> Digest {
         let stream = layer(files);
         let hold = self.snapshots.hold().unwrap();
-        self.snapshots
-            .unpack(
-                &hold,
-                parents,
-                &Digest::of(&stream),
-                &stream[..],
-                &Limits::default(),
-            )
-            .unwrap()
+        self.snapshots.unpack(&hold, parents, &Digest::of(&stream), &stream[..], &Limits::default()).unwrap()
     }
 
     fn leftovers(&self) -> usize {
@@ -60,15 +49,7 @@ fn layer(files: &[(&str, &str)]) -> Vec<u8> {
 fn containers_see_merged_layers_and_keep_their_own_changes() {
     let store = Store::new();
     let base = store.add(&[], &[("a", "1"), ("b", "1"), ("d/x", "")]);
-    let top = store.add(
-        &[base],
-        &[
-            ("b", "2"),
-            (".wh.a", ""),
-            ("d/.wh..wh..opq", ""),
-            ("d/y", ""),
-        ],
-    );
+    let top = store.add(&[base], &[("b", "2"), (".wh.a", ""), ("d/.wh..wh..opq", ""), ("d/y", "")]);
     let root = store.snapshots.mount("one", &[base, top], false).unwrap();
     assert_eq!(fs::read_to_string(root.join("b")).unwrap(), "2");
     assert!(!root.join("a").exists() && !root.join("d/x").exists() && root.join("d/y").exists());
@@ -77,14 +58,8 @@ fn containers_see_merged_layers_and_keep_their_own_changes() {
     assert!(store.snapshots.container_usage("one").unwrap().bytes >= before.bytes + 100_000);
     let other = store.snapshots.mount("two", &[base, top], false).unwrap();
     assert_eq!(fs::read_to_string(other.join("b")).unwrap(), "2");
-    assert_eq!(
-        store.snapshots.mount("one", &[base, top], false).unwrap(),
-        root
-    );
-    assert!(matches!(
-        store.snapshots.mount("one", &[base], false),
-        Err(SnapshotError::InUse(_))
-    ));
+    assert_eq!(store.snapshots.mount("one", &[base, top], false).unwrap(), root);
+    assert!(matches!(store.snapshots.mount("one", &[base], false), Err(SnapshotError::InUse(_))));
     assert_eq!(store.snapshots.containers().unwrap(), ["one", "two"]);
     store.snapshots.remove("one").unwrap();
     store.snapshots.remove("one").unwrap();
@@ -100,10 +75,7 @@ fn changes_survive_the_loss_of_the_mount() {
     fs::write(root.join("a"), "2").unwrap();
     mount::unmount(&root).unwrap();
     let again = Snapshots::open(store.temp.path()).unwrap();
-    assert_eq!(
-        fs::read_to_string(again.mount("one", &[base], false).unwrap().join("a")).unwrap(),
-        "2"
-    );
+    assert_eq!(fs::read_to_string(again.mount("one", &[base], false).unwrap().join("a")).unwrap(), "2");
 }
 
 #[test]
@@ -113,10 +85,7 @@ fn read_only_views_of_any_number_of_layers() {
     for (id, layers) in [("none", &[][..]), ("one", &[base])] {
         let root = store.snapshots.mount(id, layers, true).unwrap();
         assert_eq!(root.join("a").exists(), !layers.is_empty());
-        assert_eq!(
-            fs::write(root.join("b"), "").unwrap_err().kind(),
-            io::ErrorKind::ReadOnlyFilesystem
-        );
+        assert_eq!(fs::write(root.join("b"), "").unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
         assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o755);
     }
 }
@@ -136,10 +105,7 @@ fn as_many_layers_as_promised_fit_a_mount() {
     let root = store.snapshots.mount("many", &layers, false).unwrap();
     assert_eq!(fs::read_dir(&root).unwrap().count(), MAX_LAYERS);
     layers.push(layers[0]);
-    assert!(matches!(
-        store.snapshots.mount("more", &layers, false),
-        Err(SnapshotError::TooManyLayers)
-    ));
+    assert!(matches!(store.snapshots.mount("more", &layers, false), Err(SnapshotError::TooManyLayers)));
 }
 
 #[test]
@@ -147,33 +113,16 @@ fn wrong_content_is_refused_without_a_trace() {
     let store = Store::new();
     let hold = store.snapshots.hold().unwrap();
     let (stream, other) = (layer(&[("a", "1")]), Digest::of(b"other"));
-    let result = store
-        .snapshots
-        .unpack(&hold, &[], &other, &stream[..], &Limits::default());
+    let result = store.snapshots.unpack(&hold, &[], &other, &stream[..], &Limits::default());
     assert!(matches!(result, Err(SnapshotError::DiffId { .. })));
-    let result = store.snapshots.unpack(
-        &hold,
-        &[],
-        &Digest::of(&stream),
-        &stream[..700],
-        &Limits::default(),
-    );
+    let result = store.snapshots.unpack(&hold, &[], &Digest::of(&stream), &stream[..700], &Limits::default());
     assert!(result.is_err());
     assert!(matches!(
-        store.snapshots.unpack(
-            &hold,
-            &[other],
-            &Digest::of(&stream),
-            &stream[..],
-            &Limits::default()
-        ),
+        store.snapshots.unpack(&hold, &[other], &Digest::of(&stream), &stream[..], &Limits::default()),
         Err(SnapshotError::NoLayer(_))
     ));
     assert!(!store.snapshots.has(&other));
-    assert_eq!(
-        (store.leftovers(), store.snapshots.usage().unwrap()),
-        (0, Usage::default())
-    );
+    assert_eq!((store.leftovers(), store.snapshots.usage().unwrap()), (0, Usage::default()));
 }
 
 #[test]
@@ -181,20 +130,13 @@ fn collecting_spares_live_and_mounted_layers_and_waits_for_writers() {
     let store = Store::new();
     let [live, mounted, dead] = ["1", "2", "3"].map(|text| store.add(&[], &[("f", text)]));
     store.snapshots.mount("c", &[mounted], false).unwrap();
-    let collect = || {
-        store
-            .snapshots
-            .gc(|| Ok::<_, SnapshotError>([live].into()))
-            .unwrap()
-    };
+    let collect = || store.snapshots.gc(|| Ok::<_, SnapshotError>([live].into())).unwrap();
     let hold = store.snapshots.hold().unwrap();
     assert_eq!(collect(), None);
     drop(hold);
     let dead_usage = store.snapshots.layer_usage(&dead).unwrap();
     assert_eq!(collect(), Some(dead_usage));
-    assert!(
-        store.snapshots.has(&live) && store.snapshots.has(&mounted) && !store.snapshots.has(&dead)
-    );
+    assert!(store.snapshots.has(&live) && store.snapshots.has(&mounted) && !store.snapshots.has(&dead));
     assert_eq!(collect(), Some(Usage::default()));
 }
 
@@ -211,23 +153,8 @@ fn opening_removes_the_leftovers_of_the_dead_only() {
 #[test]
 fn ids_cannot_be_paths() {
     let store = Store::new();
-    for id in [
-        "",
-        ".",
-        "..",
-        "a/b",
-        "../x",
-        ".hidden",
-        "a\0",
-        &"x".repeat(201),
-    ] {
-        assert!(
-            matches!(
-                store.snapshots.mount(id, &[], false),
-                Err(SnapshotError::Id(_))
-            ),
-            "{id:?}"
-        );
+    for id in ["", ".", "..", "a/b", "../x", ".hidden", "a\0", &"x".repeat(201)] {
+        assert!(matches!(store.snapshots.mount(id, &[], false), Err(SnapshotError::Id(_))), "{id:?}");
     }
 }
 
@@ -236,8 +163,5 @@ fn chain_ids_are_the_specifications() {
     let digests = [Digest::of(b"a"), Digest::of(b"b"), Digest::of(b"c")];
     let chain = chain_ids(&digests);
     assert_eq!(chain[0], digests[0]);
-    assert_eq!(
-        chain[2],
-        Digest::of(format!("{} {}", chain[1], digests[2]).as_bytes())
-    );
+    assert_eq!(chain[2], Digest::of(format!("{} {}", chain[1], digests[2]).as_bytes()));
 }
