@@ -104,6 +104,8 @@ impl LabelSelector {
             };
             out.requirements.push(Requirement { key: e["key"].str().into(), op });
         }
+        // Upstream sorts, which shows in printed columns and in a Scale's status.
+        out.requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(out)
     }
 

@@ -69,6 +69,36 @@ pub fn in_range(field: &Field, low: i64, high: i64, errors: &mut Errors) {
     }
 }
 
+/// A whole number of something, or a share of it like `25%`.
+pub fn count_or_percent(field: &Field, errors: &mut Errors) {
+    match field.value {
+        Value::Str(text) if percent(text).is_none() => {
+            let why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+            errors.invalid(field, why);
+        }
+        Value::Str(_) => {}
+        _ => nonnegative(field, errors),
+    }
+}
+
+/// The number in `5` or `5%`; 0 when there is none.
+pub fn count_or_percent_value(value: &Value) -> i64 {
+    value.as_str().map_or(value.int(), |text| percent(text).unwrap_or(0))
+}
+
+/// At most `100%`.
+pub fn at_most_all(field: &Field, errors: &mut Errors) {
+    if field.value.as_str().and_then(percent).is_some_and(|share| share > 100) {
+        errors.invalid(field, "must not be greater than 100%");
+    }
+}
+
+/// `25%` as 25.
+fn percent(text: &str) -> Option<i64> {
+    let digits = text.strip_suffix('%').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))?;
+    Some(digits.parse().unwrap_or(i64::MAX))
+}
+
 /// A user or group id, when set.
 pub fn id(field: &Field, errors: &mut Errors) {
     if field.is_set() {

@@ -1,12 +1,14 @@
 //! Every API resource, one file each: what it is called, how it is defaulted, prepared, validated and printed.
 //! Pure: no I/O, no clock, no randomness. Routes, discovery, tables and docs are derived from [`ALL`].
 
+pub mod apps;
 pub mod checks;
 pub mod core;
 pub mod events;
 pub mod metadata;
 pub mod resource;
 pub mod semantic;
+pub mod strategy;
 pub mod table;
 #[cfg(test)]
 mod testing;
@@ -19,10 +21,13 @@ pub static ALL: &[&dyn Resource] = &[
     &core::endpoints::Endpoints,
     &core::event::Event,
     &core::namespace::Namespace,
+    &core::node::Node,
     &core::pod::Pod,
     &core::secret::Secret,
     &core::serviceaccount::ServiceAccount,
     &core::service::Service,
+    &apps::deployment::Deployment,
+    &apps::replicaset::ReplicaSet,
     &events::event::Event,
 ];
 

@@ -217,6 +217,14 @@ pub trait Resource: Sync + Send {
         }
     }
 
+    /// Whether changing `old` to `new` raises metadata.generation, for kinds with [`Info::generation`].
+    /// The usual: anything but metadata and status has changed.
+    fn raises_generation(&self, new: &Value, old: &Value) -> bool {
+        let counts = |field: &str| !matches!(field, "metadata" | "status" | "apiVersion" | "kind");
+        let differs = |field: &str| !crate::semantic::equal(new.at(field), old.at(field));
+        new.entries().chain(old.entries()).any(|(field, _)| counts(field) && differs(field))
+    }
+
     /// All that is wrong with a new object, beyond what the schema and metadata rules say.
     fn validate(&self, _object: &Field, _errors: &mut Errors) {}
 

@@ -4,6 +4,7 @@ pub mod configmap;
 pub mod endpoints;
 pub mod event;
 pub mod namespace;
+pub mod node;
 pub mod pod;
 pub mod secret;
 pub mod service;
