@@ -2,11 +2,17 @@
 //! Pure: no I/O, no clock, no randomness. Routes, discovery, tables and docs are derived from [`ALL`].
 
 pub mod apps;
+pub mod authentication;
+pub mod authorization;
 pub mod checks;
+pub mod coordination;
 pub mod core;
+pub mod discovery;
 pub mod events;
 pub mod metadata;
+pub mod rbac;
 pub mod resource;
+pub mod scheduling;
 pub mod semantic;
 pub mod strategy;
 pub mod table;
@@ -28,7 +34,20 @@ pub static ALL: &[&dyn Resource] = &[
     &core::service::Service,
     &apps::deployment::Deployment,
     &apps::replicaset::ReplicaSet,
+    &authentication::selfsubjectreview::SelfSubjectReview,
+    &authentication::tokenreview::TokenReview,
+    &authorization::localsubjectaccessreview::LocalSubjectAccessReview,
+    &authorization::selfsubjectaccessreview::SelfSubjectAccessReview,
+    &authorization::selfsubjectrulesreview::SelfSubjectRulesReview,
+    &authorization::subjectaccessreview::SubjectAccessReview,
+    &coordination::lease::Lease,
+    &discovery::endpointslice::EndpointSlice,
     &events::event::Event,
+    &rbac::clusterrolebinding::ClusterRoleBinding,
+    &rbac::clusterrole::ClusterRole,
+    &rbac::rolebinding::RoleBinding,
+    &rbac::role::Role,
+    &scheduling::priorityclass::PriorityClass,
 ];
 
 /// The built-in resource of this group, version and plural name.

@@ -288,19 +288,6 @@ pub trait Resource: Sync + Send {
     }
 }
 
-/// Puts back `old`'s top-level fields: what an update through this (sub)resource may not change. Kinds whose metadata may be
-/// changed through their status say `keep(new, old, &["spec"])` for it.
-pub fn keep(new: &mut Value, old: &Value, fields: &[&str]) {
-    for field in fields {
-        match old.get(field) {
-            Some(value) => new.set(field, value),
-            None => {
-                new.remove(field);
-            }
-        }
-    }
-}
-
 /// An `AGE` cell: how long ago, in kubectl's short form.
 pub fn age(object: &Value, now: Time) -> Value {
     since(object["metadata"]["creationTimestamp"].str(), now)

@@ -1,6 +1,7 @@
 //! Namespace: a scope for names. It lives until its controller has emptied it and taken the finalizers from its spec.
 
-use crate::resource::{Column, Context, Info, Resource, Subresource, Verb, age, keep, name};
+use crate::resource::{Column, Context, Info, Resource, Subresource, Verb, age, name};
+use crate::strategy::keep;
 use crate::{checks, metadata};
 use canopus_api::{Errors, Facts, Field, Time, Value, labels, names, value};
 
@@ -46,9 +47,9 @@ impl Resource for Namespace {
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
         match cx.subresource {
-            "status" => keep(new, old, &["spec"]),
-            "finalize" => keep(new, old, &["status"]),
-            _ => keep(new, old, &["spec", "status"]),
+            "status" => keep(new, old, "spec"),
+            "finalize" => keep(new, old, "status"),
+            _ => ["spec", "status"].iter().for_each(|field| keep(new, old, field)),
         }
     }
 

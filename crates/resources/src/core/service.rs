@@ -8,7 +8,8 @@ mod status;
 mod validate;
 
 use crate::checks;
-use crate::resource::{Column, Context, Info, Resource, Subresource, keep};
+use crate::resource::{Column, Context, Info, Resource, Subresource};
+use crate::strategy::keep;
 use canopus_api::{Errors, Field, Time, Value, names, value};
 
 pub struct Service;
@@ -44,10 +45,10 @@ impl Resource for Service {
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
         if cx.subresource == "status" {
-            keep(new, old, &["spec"]);
+            keep(new, old, "spec");
             return;
         }
-        keep(new, old, &["status"]);
+        keep(new, old, "status");
         prepare::update(new, old);
     }
 
@@ -94,7 +95,8 @@ pub fn needs_cluster_ip(spec: &Value) -> bool {
 
 /// Whether the API server gives its ports node ports.
 pub fn needs_node_ports(spec: &Value) -> bool {
-    is_a(spec, "NodePort") || is_a(spec, "LoadBalancer") && spec["allocateLoadBalancerNodePorts"].as_bool() != Some(false)
+    is_a(spec, "NodePort")
+        || is_a(spec, "LoadBalancer") && spec["allocateLoadBalancerNodePorts"].as_bool() != Some(false)
 }
 
 /// Whether the API server gives it a healthCheckNodePort.
