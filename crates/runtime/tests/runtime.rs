@@ -298,19 +298,58 @@ fn confinement() {
 }
 
 #[test]
+fn mounts_of_the_host_reach_containers_that_ask() {
+    let node = Node::new();
+    let pod = node.sandbox(|_| {});
+    let shared = node.dir.join("shared");
+    fs::create_dir(&shared).unwrap();
+    let mount = |args: &[&str]| {
+        assert!(std::process::Command::new(args[0]).args(&args[1..]).arg(&shared).status().unwrap().success());
+    };
+    mount(&["mount", "--bind", shared.to_str().unwrap()]);
+    mount(&["mount", "--make-rshared"]);
+    let mut ids = Vec::new();
+    for (name, propagation) in [("slave", Propagation::HostToContainer), ("private", Propagation::Private)] {
+        let mut spec = node.spec(name, "echo up; while [ ! -e /go ]; do sleep 0.01; done; ls /data/late");
+        spec.mounts.push(Mount { propagation, ..Mount::bind(&shared, "/data", false) });
+        ids.push(node.run(&pod, spec));
+        node.wait_log(name, "up");
+    }
+    let late = shared.join("late");
+    fs::create_dir(&late).unwrap();
+    let bound = std::process::Command::new("mount").arg("--bind").arg(node.dir.join("rootfs/bin")).arg(&late).status();
+    assert!(bound.unwrap().success());
+    fs::write(node.dir.join("rootfs/go"), "").unwrap();
+    for id in &ids {
+        node.wait_exit(id);
+    }
+    mount(&["umount", "-R"]);
+    assert!(node.log("slave").iter().any(|l| l == "busybox"), "{:?}", node.log("slave"));
+    assert_eq!(node.log("private"), ["up"]);
+}
+
+#[test]
 fn seccomp_profiles_are_in_force() {
     let node = Node::new();
     let pod = node.sandbox(|_| {});
+    let probe =
+        "grep -E '^(Seccomp|CapEff|CapBnd):' /proc/self/status; busybox unshare -U true && echo unshared; echo fine";
     for (name, nnp) in [("s1", false), ("s2", true)] {
-        let mut spec =
-            node.spec(name, "grep Seccomp: /proc/self/status; busybox unshare -U true && echo unshared; echo fine");
+        let mut spec = node.spec(name, &format!("{probe}; sleep 1000"));
         spec.seccomp = canopus_runtime::spec::Seccomp::RuntimeDefault;
         spec.no_new_privileges = nnp;
         let id = node.run(&pod, spec);
-        assert_eq!(node.wait_exit(&id), 0);
-        let log = node.log(name);
-        assert!(log.contains(&"Seccomp:\t2".to_owned()) && log.contains(&"fine".to_owned()), "{log:?}");
-        assert!(!log.contains(&"unshared".to_owned()), "{log:?}");
+        node.wait_log(name, "fine");
+        let mut session = node.runtime.exec(&id, &exec_spec(probe)).unwrap();
+        let mut out = String::new();
+        session.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        let from_exec: Vec<_> = out.lines().map(str::to_owned).collect();
+        for log in [node.log(name), from_exec] {
+            for line in ["Seccomp:\t2", "CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "fine"] {
+                assert!(log.contains(&line.to_owned()), "{line} in {log:?}");
+            }
+            assert!(!log.contains(&"unshared".to_owned()), "{log:?}");
+        }
     }
 }
 

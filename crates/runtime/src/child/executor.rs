@@ -12,15 +12,18 @@ use std::sync::Arc;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
+use super::confine::Confinement;
+
 /// Writes why a command cannot be executed to a pipe that closes when it is.
 #[derive(Clone)]
 pub(super) struct CommandExecutor {
     pipe: Arc<File>,
+    confinement: Option<Confinement>,
 }
 
 impl CommandExecutor {
-    pub(super) fn new(pipe: OwnedFd) -> Self {
-        Self { pipe: Arc::new(File::from(pipe)) }
+    pub(super) fn new(pipe: OwnedFd, confinement: Option<Confinement>) -> Self {
+        Self { pipe: Arc::new(File::from(pipe)), confinement }
     }
 
     fn say(&self, message: &str) {
@@ -41,6 +44,10 @@ impl Executor for CommandExecutor {
         let path = find(&args[0], std::env::var("PATH").unwrap_or_default().as_str());
         let path = path.unwrap_or_else(|_| PathBuf::from(&args[0]));
         let program = text(&path.to_string_lossy().into_owned())?;
+        if let Some(Err(message)) = self.confinement.as_ref().map(Confinement::apply) {
+            self.say(&message);
+            return Err(ExecutorError::Other(message));
+        }
         let failed = nix::unistd::execv(&program, &argv).unwrap_err();
         let message = format!("exec {}: {}", path.display(), reason(&io::Error::from(failed)));
         self.say(&message);

@@ -4,6 +4,7 @@
 //! The shim passes a socket for the report as descriptor 3 and standard streams as 4, 5 and 6.
 //! The container's process, orphaned when this one exits, becomes a child of the shim.
 
+mod confine;
 mod console;
 mod cwd;
 mod executor;
@@ -18,6 +19,7 @@ use libcontainer::syscall::syscall::SyscallType;
 
 use crate::cgroups::Cgroups;
 use crate::proto::{Code, Outcome, send};
+use confine::Confinement;
 use console::Console;
 use executor::CommandExecutor;
 
@@ -101,7 +103,11 @@ fn work(args: &[OsString]) -> Result<(i32, Option<OwnedFd>), Failure> {
     let own = std::process::id() as i32;
     cgroups.join_unified_if_hybrid(cgroup, own).map_err(failed("enter the cgroup"))?;
     let (mut errors, tell) = io::pipe().map_err(failed("make a pipe"))?;
-    let executor = CommandExecutor::new(tell.into());
+    let confinement = match verb {
+        Verb::Start | Verb::StartTty => None,
+        Verb::Exec | Verb::ExecTty => Confinement::of_exec(&target).map_err(failed("prepare the seccomp profile"))?,
+    };
+    let executor = CommandExecutor::new(tell.into(), confinement);
     let console = match verb.tty() {
         true => Some(Console::new(root, id).map_err(failed("prepare a terminal"))?),
         false => None,

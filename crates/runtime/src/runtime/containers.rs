@@ -131,14 +131,11 @@ impl Runtime {
             // A second connection, so that no event is taken for an answer.
             match self.client(&sandbox)?.ask(Op::Kill { id: id.to_owned(), signal, all }, Vec::new(), QUICK) {
                 Err(e) if e.is_not_found() => return Ok(()),
-                Err(Error::Shim { code: Code::State, .. }) if self.container_status(id)?.pid == 0 && !all => {
-                    // Still starting, which only a kill ends, or already over.
-                    if self.container_status(id)?.state == ContainerState::Exited {
-                        return Ok(());
-                    }
-                    continue;
-                }
-                Err(Error::Shim { code: Code::State, .. }) => return Ok(()),
+                // Over already, or still starting, which only a kill ends.
+                Err(Error::Shim { code: Code::State, .. }) => match self.container_status(id)?.state {
+                    ContainerState::Created if !all => continue,
+                    _ => return Ok(()),
+                },
                 other => other?,
             };
             if client.wait_exit(id, Instant::now() + wait)? {

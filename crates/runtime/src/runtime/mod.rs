@@ -6,7 +6,7 @@ mod events;
 mod exec;
 mod sandboxes;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -51,6 +51,8 @@ pub struct Runtime {
     events: events::Events,
     /// Container → sandbox. A cache: the directories say it too.
     index: Mutex<HashMap<String, String>>,
+    /// Sandboxes being made, not to be listed yet.
+    unfinished: Mutex<HashSet<String>>,
 }
 
 impl Runtime {
@@ -68,10 +70,13 @@ impl Runtime {
             thermal_throttle: host::thermal_throttle(),
             events: events::Events::new()?,
             index: Mutex::default(),
+            unfinished: Mutex::default(),
         };
         for id in runtime.sandbox_ids()? {
-            // One that cannot be listened to shows up as lost.
-            if runtime.shim(&id)?.is_some() {
+            // One whose record is unreadable or that cannot be listened to is listed all the same.
+            if let Ok(Some(shim)) = runtime.shim(&id) {
+                // The last runtime may have died right before it did this.
+                let _ = runtime.shelter(&shim);
                 let _ = runtime.listen_to(&id);
             }
         }
@@ -103,12 +108,19 @@ impl Runtime {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn unfinished(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn dir(&self, sandbox: &str) -> SandboxDir {
         SandboxDir(self.config.state_dir.join("sandboxes").join(sandbox))
     }
 
     fn sandbox_ids(&self) -> Result<Vec<String>> {
-        state::subdirs(&self.config.state_dir.join("sandboxes"))
+        let mut ids = state::subdirs(&self.config.state_dir.join("sandboxes"))?;
+        let unfinished = self.unfinished();
+        ids.retain(|id| !unfinished.contains(id));
+        Ok(ids)
     }
 
     fn sandbox(&self, id: &str) -> Result<SandboxRecord> {

@@ -1,5 +1,6 @@
 //! Pods' shared parts: made, listed, stopped and removed.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -51,13 +52,21 @@ impl Runtime {
         state::check_id(&spec.id)?;
         let id = spec.id.clone();
         let dir = self.dir(&id);
+        self.unfinished().insert(id.clone());
+        let made = self.try_run(&dir, spec);
+        self.unfinished().remove(&id);
+        made
+    }
+
+    fn try_run(&self, dir: &SandboxDir, spec: SandboxSpec) -> Result<SandboxStatus> {
+        let id = spec.id.clone();
         match DirBuilder::new().mode(0o700).create(&dir.0) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists(format!("sandbox {id}"))),
             other => other.path("create", &dir.0)?,
         }
         let record =
             SandboxRecord { id: id.clone(), created_at: now(), cgroup: self.cgroup_path(&spec.cgroup_parent), spec };
-        match self.make_sandbox(&dir, &record) {
+        match self.make_sandbox(dir, &record) {
             Ok(()) => self.describe(record),
             Err(e) => {
                 // The first error is the one to tell; what cannot be removed now is listed as not ready.
@@ -75,16 +84,20 @@ impl Runtime {
         fs::create_dir(dir.containers()).path("create", &dir.containers())?;
         self.cgroups.create(&record.cgroup, &spec.resources).what(|| "create the pod's cgroup".to_owned())?;
         self.spawn_shim(dir)?;
-        let shim = self.live_shim(&record.id)?;
-        // Out of the agent's own group, which a service manager may kill, and of the pod's limits.
+        self.shelter(&self.live_shim(&record.id)?)?;
+        self.listen_to(&record.id)
+    }
+
+    /// Moves a shim out of the agent's own group, which a service manager may kill as a whole, to
+    /// one outside its pod's limits.
+    pub(super) fn shelter(&self, shim: &ShimRecord) -> Result<()> {
         let group = self.cgroup_path("shims");
         let enter = || {
             self.cgroups.create(&group, &Resources::default())?;
             self.cgroups.join(&group, shim.pid)?;
             shim.init.map_or(Ok(()), |init| self.cgroups.join(&group, init))
         };
-        enter().what(|| "move the shim to its cgroup".to_owned())?;
-        self.listen_to(&record.id)
+        enter().what(|| "move the shim to its cgroup".to_owned())
     }
 
     fn hostname(&self, spec: &SandboxSpec) -> Result<String> {
@@ -219,6 +232,13 @@ impl Runtime {
         }
         self.index().retain(|_, sandbox| sandbox != id);
         fs::remove_dir_all(&dir.0).path("remove", &dir.0)
+    }
+
+    /// Replaces what the caller keeps with a sandbox.
+    pub fn annotate_sandbox(&self, id: &str, annotations: BTreeMap<String, String>) -> Result<()> {
+        let mut record = self.sandbox(id)?;
+        record.spec.annotations = annotations;
+        state::write(&self.dir(id).file(state::SANDBOX_FILE), &record)
     }
 
     /// What a pod uses, all its containers together.
