@@ -4,6 +4,7 @@
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod bootstrap;
 pub mod checks;
 pub mod coordination;
 pub mod core;

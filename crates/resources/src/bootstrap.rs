@@ -1,0 +1,236 @@
+//! What a cluster has from its first start: the system's namespaces, priority classes and RBAC policy.
+//!
+//! The policy is text, a line for each rule:
+//!
+//! ```text
+//! clusterrole NAME [to=ROLE] [gathers=ROLE]      a ClusterRole that is aggregated to one role, or gathered from others
+//! controller NAME                                a ClusterRole system:controller:NAME, bound to the account NAME in kube-system
+//! role NAMESPACE NAME                            a Role
+//!   VERB,VERB GROUP,GROUP RESOURCE RESOURCE [named NAME NAME]
+//!   VERB,VERB urls URL URL
+//!   events                                       events may be recorded
+//!   bound [as=NAME] [user=NAME] [group=NAME] [account=NAMESPACE/NAME]
+//! ```
+//!
+//! The group `core` is the one without a name; `read`, `write` and `readwrite` stand for the usual verbs.
+
+use crate::core::namespace::Namespace;
+use crate::rbac::{
+    GROUP, clusterrole::ClusterRole, clusterrolebinding::ClusterRoleBinding, role::Role, rolebinding::RoleBinding,
+};
+use crate::resource::{Info, Resource};
+use crate::scheduling::priorityclass::{self, PriorityClass};
+use canopus_api::{Value, value};
+
+pub const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
+
+const POLICY: &[&str] = &[include_str!("bootstrap/policy.txt"), include_str!("bootstrap/controllers.txt")];
+const AGGREGATE: &str = "rbac.authorization.k8s.io/aggregate-to-";
+const READ: &[&str] = &["get", "list", "watch"];
+const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
+const READ_WRITE: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// Everything, in the order to create it: namespaces first. Objects have apiVersion, kind and what an author would write;
+/// defaulting them and stamping their metadata is the API server's work, as is leaving alone what exists. RBAC objects
+/// have the annotation `rbac.authorization.kubernetes.io/autoupdate`: rules that they lack may be added at a later start.
+pub fn objects() -> Vec<(&'static Info, Value)> {
+    let mut objects = Vec::new();
+    for name in NAMESPACES {
+        add(&mut objects, &Namespace, value!({"metadata": {"name": (*name)}}));
+    }
+    for (name, value, description) in priorityclass::SYSTEM {
+        let class = value!({"metadata": {"name": (*name)}, "value": (*value), "description": (*description)});
+        add(&mut objects, &PriorityClass, class);
+    }
+    POLICY.iter().flat_map(|text| blocks(text)).for_each(|block| policy(&block, &mut objects));
+    objects
+}
+
+fn add(objects: &mut Vec<(&'static Info, Value)>, resource: &dyn Resource, mut object: Value) {
+    let info = resource.info();
+    object.set("apiVersion", info.gvk().api_version());
+    object.set("kind", info.kind);
+    objects.push((info, object));
+}
+
+/// Paragraphs of words: the first line is the header.
+fn blocks(text: &'static str) -> Vec<Vec<Vec<&'static str>>> {
+    let words = |line: &'static str| line.split_whitespace().collect::<Vec<_>>();
+    let paragraphs = text.split("\n\n").map(|paragraph| paragraph.lines().filter(|line| !line.starts_with('#')));
+    paragraphs.map(|lines| lines.map(words).collect::<Vec<_>>()).filter(|block| !block.is_empty()).collect()
+}
+
+/// Adds a role and its binding.
+fn policy(block: &[Vec<&str>], objects: &mut Vec<(&'static Info, Value)>) {
+    let [header, lines @ ..] = block else { return };
+    let (namespace, name, options) = match header.as_slice() {
+        ["controller", name] => ("", format!("system:controller:{name}"), &[][..]),
+        ["clusterrole", name, options @ ..] => ("", name.to_string(), options),
+        ["role", namespace, name] => (*namespace, name.to_string(), &[][..]),
+        _ => return,
+    };
+    let (role_kind, binding_kind): (&dyn Resource, &dyn Resource) =
+        if namespace.is_empty() { (&ClusterRole, &ClusterRoleBinding) } else { (&Role, &RoleBinding) };
+
+    let rules: Vec<Value> = lines.iter().filter(|line| line[0] != "bound").map(|line| rule(line)).collect();
+    let mut role = value!({"metadata": (metadata(namespace, &name)), "rules": rules});
+    for option in options {
+        match option.split_once('=') {
+            Some(("to", other)) => role.obj_mut("metadata").entry("labels", Value::object).set(&label(other), "true"),
+            Some(("gathers", other)) => {
+                let selector = value!({"matchLabels": {(label(other)): "true"}});
+                role.set("aggregationRule", value!({"clusterRoleSelectors": [selector]}));
+                role.remove("rules");
+            }
+            _ => {}
+        }
+    }
+    add(objects, role_kind, role);
+
+    let account = format!("account=kube-system/{}", header[1]);
+    let bound = match lines.iter().find(|line| line[0] == "bound") {
+        Some(line) => line[1..].to_vec(),
+        None if header[0] == "controller" => vec![account.as_str()],
+        None => return,
+    };
+    let own_name = bound.iter().find_map(|word| word.strip_prefix("as=")).unwrap_or(&name);
+    let mut binding = value!({
+        "metadata": (metadata(namespace, own_name)),
+        "roleRef": {"apiGroup": GROUP, "kind": (role_kind.info().kind), "name": (&name)},
+    });
+    let subjects: Vec<Value> = bound.iter().filter_map(|word| subject(word)).collect();
+    if !subjects.is_empty() {
+        binding.set("subjects", subjects);
+    }
+    add(objects, binding_kind, binding);
+}
+
+fn label(role: &str) -> String {
+    format!("{AGGREGATE}{role}")
+}
+
+fn metadata(namespace: &str, name: &str) -> Value {
+    let mut meta = value!({
+        "name": name,
+        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"},
+    });
+    if !namespace.is_empty() {
+        meta.set("namespace", namespace);
+    }
+    meta
+}
+
+fn rule(line: &[&str]) -> Value {
+    match line {
+        ["events"] => rule(&["create,patch,update", "core,events.k8s.io", "events"]),
+        [verb, "urls", urls @ ..] => value!({"verbs": (verbs(verb)), "nonResourceURLs": (list(urls))}),
+        [verb, groups, rest @ ..] => {
+            let groups: Vec<&str> = groups.split(',').map(|group| if group == "core" { "" } else { group }).collect();
+            let (resources, names) = match rest.iter().position(|word| *word == "named") {
+                Some(at) => (&rest[..at], &rest[at + 1..]),
+                None => (rest, &[][..]),
+            };
+            let mut rule = value!({"verbs": (verbs(verb)), "apiGroups": groups, "resources": (list(resources))});
+            if !names.is_empty() {
+                rule.set("resourceNames", list(names));
+            }
+            rule
+        }
+        _ => Value::Null,
+    }
+}
+
+fn list(words: &[&str]) -> Value {
+    words.iter().copied().collect()
+}
+
+fn verbs(word: &str) -> Value {
+    match word {
+        "read" => list(READ),
+        "write" => list(WRITE),
+        "readwrite" => list(READ_WRITE),
+        some => some.split(',').collect(),
+    }
+}
+
+fn subject(word: &str) -> Option<Value> {
+    let (kind, name) = word.split_once('=')?;
+    match (kind, name.split_once('/')) {
+        ("user", _) => Some(value!({"kind": "User", "apiGroup": GROUP, "name": name})),
+        ("group", _) => Some(value!({"kind": "Group", "apiGroup": GROUP, "name": name})),
+        ("account", Some((namespace, name))) => {
+            Some(value!({"kind": "ServiceAccount", "name": name, "namespace": namespace}))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{checks, find, metadata, testing};
+    use canopus_api::{Errors, Field};
+
+    fn found(kind: &str, name: &str) -> Value {
+        let is = |info: &Info, object: &Value| info.kind == kind && object["metadata"]["name"].str() == name;
+        objects().into_iter().find(|(info, object)| is(info, object)).map(|(_, object)| object).unwrap_or_default()
+    }
+
+    #[test]
+    fn everything_is_valid_and_there_once() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (info, object) in objects() {
+            let resource = find(info.group, info.version, info.plural).unwrap();
+            assert_eq!(testing::create(resource, object.clone()), Vec::<String>::new(), "{object:?}");
+            let (root, mut errors) = (Field::root(&object), Errors::new());
+            metadata::validate(&root.at("metadata"), info, &mut errors);
+            assert_eq!(checks::texts(&errors), Vec::<String>::new());
+            let meta = &object["metadata"];
+            assert!(seen.insert((info.kind, meta["namespace"].str().to_string(), meta["name"].str().to_string())));
+        }
+        let count = |kind: &str| seen.iter().filter(|(k, ..)| *k == kind).count();
+        let kinds = ["Namespace", "PriorityClass", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+        assert_eq!(kinds.map(count), [4, 2, 69, 50, 7, 7]);
+    }
+
+    #[test]
+    fn no_word_is_misunderstood() {
+        for line in POLICY.iter().flat_map(|text| blocks(text)).flatten() {
+            let known = match line[0] {
+                "clusterrole" => line[2..].iter().all(|word| word.starts_with("to=") || word.starts_with("gathers=")),
+                "controller" => line.len() == 2,
+                "role" => line.len() == 3,
+                "bound" => line[1..].iter().all(|word| word.starts_with("as=") || subject(word).is_some()),
+                _ => !rule(&line).is_null(),
+            };
+            assert!(known, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn some_of_the_policy() {
+        let role = found("Role", "system:controller:token-cleaner");
+        assert_eq!(
+            role["rules"],
+            value!([
+                {"verbs": ["delete", "get", "list", "watch"], "apiGroups": [""], "resources": ["secrets"]},
+                {"verbs": ["create", "patch", "update"], "apiGroups": ["", "events.k8s.io"], "resources": ["events"]},
+            ])
+        );
+        let edit = found("ClusterRole", "edit");
+        assert_eq!(edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-admin"].str(), "true");
+        let selectors = value!([{"matchLabels": {"rbac.authorization.k8s.io/aggregate-to-edit": "true"}}]);
+        assert_eq!(edit["aggregationRule"]["clusterRoleSelectors"], selectors);
+        let admin = found("ClusterRoleBinding", "cluster-admin");
+        assert_eq!(admin["subjects"][0], value!({"kind": "Group", "apiGroup": GROUP, "name": "system:masters"}));
+        assert_eq!(found("ClusterRoleBinding", "system:node")["subjects"], Value::Null);
+        let jobs = found("ClusterRoleBinding", "system:controller:job-controller");
+        assert_eq!(
+            jobs["subjects"][0],
+            value!({"kind": "ServiceAccount", "name": "job-controller", "namespace": "kube-system"})
+        );
+        let named = found("RoleBinding", "system::extension-apiserver-authentication-reader");
+        assert_eq!(named["roleRef"]["name"].str(), "extension-apiserver-authentication-reader");
+    }
+}
