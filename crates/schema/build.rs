@@ -1,0 +1,247 @@
+//! Turns upstream's types, as the `k8s-openapi` crate describes them, and the facts in `tables/fields.txt` into static
+//! Rust tables (`types.rs`) and one compressed text with all descriptions (`descriptions.z`).
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use k8s_openapi::Resource;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+
+#[derive(Default)]
+struct Roots {
+    generator: SchemaGenerator,
+    /// Definition name → (group, version, kind)
+    kinds: BTreeMap<String, (String, String, String)>,
+    lists: Vec<String>,
+}
+
+impl Roots {
+    fn kind<T: JsonSchema + Resource>(&mut self, listed: bool) {
+        let name = T::schema_name().to_string();
+        self.generator.subschema_for::<T>();
+        self.kinds.insert(name.clone(), (T::GROUP.into(), T::VERSION.into(), T::KIND.into()));
+        if listed {
+            self.lists.push(name);
+        }
+    }
+}
+
+macro_rules! roots {
+    ($roots:ident, $listed:literal, $($module:ident :: $version:ident : $($kind:ident)+;)+) => {
+        $($($roots.kind::<k8s_openapi::api::$module::$version::$kind>($listed);)+)+
+    };
+}
+
+fn roots() -> Roots {
+    let mut roots = Roots::default();
+    roots!(roots, true,
+        core::v1: ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod PodTemplate
+            ReplicationController ResourceQuota Secret Service ServiceAccount;
+        apps::v1: ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet;
+        batch::v1: CronJob Job;
+        rbac::v1: ClusterRole ClusterRoleBinding Role RoleBinding;
+        coordination::v1: Lease;
+        discovery::v1: EndpointSlice;
+        events::v1: Event;
+        scheduling::v1: PriorityClass;
+        policy::v1: PodDisruptionBudget;
+        autoscaling::v1: HorizontalPodAutoscaler;
+        autoscaling::v2: HorizontalPodAutoscaler;
+        networking::v1: IPAddress Ingress IngressClass NetworkPolicy ServiceCIDR;
+        storage::v1: CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass;
+        node::v1: RuntimeClass;
+        admissionregistration::v1: MutatingWebhookConfiguration ValidatingAdmissionPolicy
+            ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration;
+        certificates::v1: CertificateSigningRequest;
+        flowcontrol::v1: FlowSchema PriorityLevelConfiguration;
+        resource::v1: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
+    );
+    roots!(roots, false,
+        core::v1: Binding;
+        autoscaling::v1: Scale;
+        policy::v1: Eviction;
+        authentication::v1: SelfSubjectReview TokenRequest TokenReview;
+        authorization::v1: LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview;
+    );
+    roots.kind::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>(true);
+    roots.kind::<k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService>(true);
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+    roots.kind::<meta::Status>(false);
+    roots.kind::<meta::APIResourceList>(false);
+    roots.kind::<meta::APIGroupList>(false);
+    roots.generator.subschema_for::<meta::DeleteOptions>();
+    roots.generator.subschema_for::<meta::ListMeta>();
+    roots
+}
+
+/// Adds `PodList` and the like: k8s-openapi has one generic list instead.
+fn add_lists(roots: &mut Roots, definitions: &mut Map<String, Value>) {
+    for name in std::mem::take(&mut roots.lists) {
+        let (group, version, kind) = roots.kinds[&name].clone();
+        let list = json!({
+            "description": format!("{kind}List is a list of {kind} objects."),
+            "type": "object",
+            "properties": {
+                "apiVersion": definitions[&name]["properties"]["apiVersion"],
+                "kind": definitions[&name]["properties"]["kind"],
+                "items": {"description": format!("Items is a list of {kind} objects."), "type": "array", "items": {"$ref": format!("#/$defs/{name}")}},
+                "metadata": {"description": "Standard list metadata.", "allOf": [{"$ref": format!("#/$defs/{META}.ListMeta")}]},
+            },
+            "required": ["items"],
+        });
+        let list_name = format!("{name}List");
+        definitions.insert(list_name.clone(), list);
+        roots.kinds.insert(list_name, (group, version, format!("{kind}List")));
+    }
+}
+
+/// The words of `tables/fields.txt`, by type and by (type, field).
+fn facts() -> HashMap<(String, String), Vec<String>> {
+    let text = std::fs::read_to_string("tables/fields.txt").expect("tables/fields.txt is part of the crate");
+    let mut facts = HashMap::new();
+    let mut of_type = String::new();
+    for line in text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {
+        let mut words = line.split_whitespace().map(String::from);
+        let first = words.next().unwrap_or_default();
+        let field = if line.starts_with(' ') {
+            first
+        } else {
+            of_type = format!("io.k8s.{first}");
+            String::new()
+        };
+        facts.insert((of_type.clone(), field), words.collect());
+    }
+    facts
+}
+
+fn shape(name: &str, definition: &Value) -> &'static str {
+    match name.rsplit('.').next().unwrap_or("") {
+        "Quantity" => "Quantity",
+        "IntOrString" => "IntOrString",
+        "Time" => "Time",
+        "MicroTime" => "MicroTime",
+        "RawExtension" => "RawExtension",
+        "FieldsV1" => "FieldsV1",
+        "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" => "Json",
+        _ if definition.get("properties").is_some() || definition["type"] == "object" => "Object",
+        _ => "Any",
+    }
+}
+
+struct Generator<'a> {
+    index: HashMap<&'a str, usize>,
+    facts: HashMap<(String, String), Vec<String>>,
+}
+
+impl Generator<'_> {
+    fn reference(&self, schema: &Value) -> Option<usize> {
+        let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str())?;
+        let name = reference.strip_prefix("#/$defs/").unwrap_or(reference);
+        Some(*self.index.get(name).unwrap_or_else(|| panic!("no definition {name}")))
+    }
+
+    fn field_type(&self, schema: &Value) -> String {
+        if let Some(i) = self.reference(schema) {
+            return format!("FieldType::Ref(TypeId(&T{i}))");
+        }
+        match (schema["type"].as_str(), schema["format"].as_str()) {
+            (Some("array"), _) => format!("FieldType::Array(&{})", self.field_type(&schema["items"])),
+            (Some("object"), _) if schema["additionalProperties"].is_object() => {
+                format!("FieldType::Map(&{})", self.field_type(&schema["additionalProperties"]))
+            }
+            (Some("string"), Some("byte")) => "FieldType::Bytes".into(),
+            (Some("string"), _) => "FieldType::String".into(),
+            (Some("integer"), Some("int32")) => "FieldType::Int32".into(),
+            (Some("integer"), _) => "FieldType::Int64".into(),
+            (Some("number"), _) => "FieldType::Double".into(),
+            (Some("boolean"), _) => "FieldType::Bool".into(),
+            _ => "FieldType::Any".into(),
+        }
+    }
+
+    fn field(&self, of_type: &str, name: &str, schema: &Value, required: bool) -> String {
+        let none = Vec::new();
+        let words = self.facts.get(&(of_type.to_string(), name.to_string())).unwrap_or(&none);
+        let word = |prefix: &str| words.iter().find_map(|w| w.strip_prefix(prefix));
+        let is_map = schema["additionalProperties"].is_object() || self.reference(schema).is_some();
+        let atomic = words.iter().any(|w| w == "atomic");
+        let list = if let Some(keys) = word("keys=") {
+            format!("ListKind::Map(&{:?})", keys.split(',').collect::<Vec<_>>())
+        } else if words.iter().any(|w| w == "set") {
+            "ListKind::Set".into()
+        } else {
+            "ListKind::Atomic".into()
+        };
+        let strategy = word("patch=").unwrap_or("");
+        let has = |s: &str| strategy.split(',').any(|x| x == s);
+        format!(
+            "Field {{ name: {name:?}, ty: {}, required: {required}, list: {list}, listed: {}, map_atomic: {}, patch: PatchStrategy {{ merge_key: {:?}, merge: {}, replace: {}, retain_keys: {} }}, default: {:?} }}",
+            self.field_type(schema),
+            list_is_said(words),
+            atomic && is_map,
+            word("merge="),
+            has("merge"),
+            has("replace"),
+            has("retainKeys"),
+            word("default="),
+        )
+    }
+}
+
+fn list_is_said(words: &[String]) -> bool {
+    words.iter().any(|w| w == "atomic" || w == "set" || w.starts_with("keys="))
+}
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=tables/fields.txt");
+    let mut roots = roots();
+    let mut definitions = roots.generator.take_definitions(false);
+    add_lists(&mut roots, &mut definitions);
+    let names: Vec<&str> = definitions.keys().map(String::as_str).collect();
+    let mut sorted = names.clone();
+    sorted.sort_unstable();
+    let index = sorted.iter().enumerate().map(|(i, n)| (*n, i)).collect();
+    let generator = Generator { index, facts: facts() };
+    let (mut code, mut descriptions) = (String::new(), String::new());
+    for (i, name) in sorted.iter().enumerate() {
+        let definition = &definitions[*name];
+        let text = |schema: &Value| schema["description"].as_str().unwrap_or("").replace('\0', "");
+        let required: Vec<&str> =
+            definition["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let none = Map::new();
+        let properties = definition["properties"].as_object().unwrap_or(&none);
+        let mut properties: Vec<(&String, &Value)> = properties.iter().collect();
+        properties.sort_by_key(|(name, _)| *name);
+        let _ = write!(descriptions, "{}\0", text(definition));
+        let mut fields = String::new();
+        for (field, schema) in properties {
+            let _ = write!(fields, "{}, ", generator.field(name, field, schema, required.contains(&field.as_str())));
+            let _ = write!(descriptions, "{}\0", text(schema));
+        }
+        let none = Vec::new();
+        let words = generator.facts.get(&(name.to_string(), String::new())).unwrap_or(&none);
+        let kind =
+            roots.kinds.get(*name).map(|(g, v, k)| format!("Some(({g:?}, {v:?}, {k:?}))")).unwrap_or("None".into());
+        let _ = writeln!(
+            code,
+            "static T{i}: Type = Type {{ index: {i}, name: {name:?}, shape: Shape::{}, fields: &[{fields}], atomic: {}, kind: {kind} }};",
+            shape(name, definition),
+            words.iter().any(|w| w == "atomic"),
+        );
+    }
+    let list: String = (0..sorted.len()).map(|i| format!("&T{i},")).collect();
+    let _ = writeln!(code, "/// All types, by name.\npub(crate) static TYPES: &[&Type] = &[{list}];");
+    let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
+    std::fs::write(Path::new(&out).join("types.rs"), code).expect("OUT_DIR is writable");
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(descriptions.as_bytes()).expect("memory is writable");
+    let packed = encoder.finish().expect("memory is writable");
+    std::fs::write(Path::new(&out).join("descriptions.z"), packed).expect("OUT_DIR is writable");
+}
