@@ -70,6 +70,8 @@ pub struct Info {
     pub create_on_update: bool,
     /// (group, version, plural) of the resource under which and in whose form the objects are stored; None: its own.
     pub storage: Option<(&'static str, &'static str, &'static str)>,
+    /// The warning that every request for a deprecated resource gets; "" for one that isn't.
+    pub deprecated: &'static str,
 }
 
 impl Info {
@@ -93,6 +95,7 @@ impl Info {
             unconditional_update: true,
             create_on_update: false,
             storage: None,
+            deprecated: "",
         }
     }
 

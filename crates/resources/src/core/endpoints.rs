@@ -12,6 +12,7 @@ static INFO: Info = Info {
     singular: "endpoints",
     short_names: &["ep"],
     create_on_update: true,
+    deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     ..Info::stored("", "v1", "Endpoints", "endpoints")
 };
 

@@ -8,7 +8,7 @@ mod status;
 mod validate;
 
 use crate::checks;
-use crate::resource::{Column, Context, Info, Resource, Subresource};
+use crate::resource::{Column, Context, Info, Resource, Subresource, Verb};
 use crate::strategy::keep;
 use canopus_api::{Errors, Field, Time, Value, names, value};
 
@@ -18,7 +18,14 @@ static INFO: Info = Info {
     singular: "service",
     short_names: &["svc"],
     categories: &["all"],
-    subresources: &[Subresource::status("", "v1", "Service")],
+    subresources: &[
+        Subresource {
+            name: "proxy",
+            kind: ("", "v1", "ServiceProxyOptions"),
+            verbs: &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update],
+        },
+        Subresource::status("", "v1", "Service"),
+    ],
     selectable_fields: &["spec.clusterIP", "spec.type"],
     name: names::dns1123_label,
     create_on_update: true,

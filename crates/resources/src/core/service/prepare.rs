@@ -140,9 +140,12 @@ fn pair_addresses(spec: &mut Value, old: &Value) {
     }
 }
 
+/// Whether a spec has use for a field.
+type Has = fn(&Value) -> bool;
+
 fn drop_by_type(spec: &mut Value, old: &Value) {
     let drop = |spec: &mut Value, keys: &[&str]| keys.iter().for_each(|key| drop(spec.remove(key)));
-    let lost = |spec: &Value, has: fn(&Value) -> bool| has(old) && !has(spec);
+    let lost = |spec: &Value, has: Has| has(old) && !has(spec);
     if lost(spec, needs_cluster_ip) {
         if same(spec, old, "clusterIP") && same(spec, old, "clusterIPs") {
             drop(spec, &["clusterIP", "clusterIPs"]);
@@ -153,12 +156,12 @@ fn drop_by_type(spec: &mut Value, old: &Value) {
             }
         }
     }
-    let typed_for_ports: fn(&Value) -> bool = |spec| is_a(spec, "NodePort") || is_a(spec, "LoadBalancer");
+    let typed_for_ports: Has = |spec| is_a(spec, "NodePort") || is_a(spec, "LoadBalancer");
     if lost(spec, typed_for_ports) && node_ports(spec).is_subset(&node_ports(old)) {
         items(spec, "ports").for_each(|port| drop(port, &["nodePort"]));
     }
-    let balanced: fn(&Value) -> bool = |spec| is_a(spec, "LoadBalancer");
-    let dependents: [(fn(&Value) -> bool, &str); 4] = [
+    let balanced: Has = |spec| is_a(spec, "LoadBalancer");
+    let dependents: [(Has, &str); 4] = [
         (needs_health_check, "healthCheckNodePort"),
         (balanced, "allocateLoadBalancerNodePorts"),
         (balanced, "loadBalancerClass"),
