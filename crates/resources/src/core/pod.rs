@@ -4,6 +4,7 @@ pub mod amounts;
 pub mod bind;
 pub mod claim_template;
 mod columns;
+pub mod connect;
 mod containers;
 pub mod defaults;
 mod env;

@@ -4,7 +4,7 @@ use super::amounts::is_sidecar;
 use super::volumes::Volumes;
 use super::{env, mounts, probes, requirements, security};
 use crate::checks::{self, in_range, required_check, required_one_of};
-use canopus_api::{Errors, Field, names};
+use canopus_api::{Errors, Field, Value, names};
 use std::collections::BTreeSet;
 
 pub const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
@@ -33,7 +33,7 @@ pub fn regular(list: &Field, shared: &Shared, errors: &mut Errors) {
         running(&container, shared, errors);
         restart_policy(&container, errors);
     }
-    host_ports(list, 0..list.value.items().len(), errors);
+    host_ports(list, list.value.items(), errors);
 }
 
 /// Lifecycle and probes, for containers that are meant to keep running.
@@ -58,8 +58,8 @@ pub fn init(list: &Field, regular: &Field, shared: &Shared, errors: &mut Errors)
         } else if !name.str().is_empty() {
             names.insert(name.str().into());
         }
-        // They run one by one, so ports only collide within one.
-        host_ports(list, i..i + 1, errors);
+        // They run one by one, so ports only collide within one, which upstream counts as a list of its own.
+        host_ports(list, &list.value.items()[i..=i], errors);
         if is_sidecar(container.value) {
             running(&container, shared, errors);
             continue;
@@ -176,19 +176,17 @@ fn ports(list: &Field, errors: &mut Errors) {
 }
 
 /// No two of these containers may have the same port of the host.
-fn host_ports(list: &Field, which: std::ops::Range<usize>, errors: &mut Errors) {
-    let first = which.start;
+fn host_ports(list: &Field, containers: &[Value], errors: &mut Errors) {
     let mut seen = BTreeSet::new();
-    for i in which {
-        let container = list.index(i);
-        // Upstream counts an init container as the first of a list of its own.
-        let shown = list.index(i - if list.path().ends_with("initContainers") { first } else { 0 });
-        let shown_ports = shown.at("ports");
-        for (j, port) in container.value["ports"].items().iter().enumerate().filter(|(_, p)| p["hostPort"].int() != 0) {
-            let text = format!("{}/{}/{}", port["protocol"].str(), port["hostIP"].str(), port["hostPort"].int());
-            if !seen.insert(text.clone()) {
-                let place = shown_ports.index(j);
-                errors.duplicate(&place.at("hostPort").with(&text.into()));
+    for (i, container) in containers.iter().enumerate() {
+        for (j, port) in container["ports"].items().iter().enumerate().filter(|(_, p)| p["hostPort"].int() != 0) {
+            let (protocol, ip, number) = (port["protocol"].str(), port["hostIP"].str(), port["hostPort"].int());
+            if !seen.insert((protocol, ip, number)) {
+                let shown = format!("{protocol}/{ip}/{number}").into();
+                let place = list.index(i);
+                let place = place.at("ports");
+                let place = place.index(j);
+                errors.duplicate(&place.at("hostPort").with(&shown));
             }
         }
     }

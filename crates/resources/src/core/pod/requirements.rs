@@ -160,7 +160,7 @@ fn within(requests: &Field, name: &str, request: Quantity, limit: &Value, errors
 fn huge_pages(field: &Field, name: &str, quantity: Quantity, errors: &mut Errors) {
     let Some(size) = name.strip_prefix(HUGEPAGES) else { return };
     let size = Quantity::parse(size).ok().filter(|s| s.is_integer() && s.value() > 0);
-    if !size.is_some_and(|size| quantity.value() % size.value() == 0) {
+    if size.is_none_or(|size| quantity.value() % size.value() != 0) {
         errors.invalid(&field.with(&quantity.into()), format!("{quantity} is not positive integer multiple of {name}"));
     }
 }

@@ -362,6 +362,54 @@ fn grace() {
     }
 }
 
+/// Every part of a large pod, replaced by things of other types.
+#[test]
+fn no_shape_makes_it_panic() {
+    let full = canopus_api::json::parse(include_bytes!("testdata/full.json")).unwrap();
+    assert_eq!(create(&Pod, full.clone()), [""; 0]);
+    let strange = value!([null, "", "../x[", (-1), true, [], {}, [null], {"a": null}, [[1]], 1.5]);
+    let mut paths = Vec::new();
+    collect_paths(&full, &mut Vec::new(), &mut paths);
+    let subresources = ["", "status", "resize", "ephemeralcontainers"];
+    for (n, path) in paths.into_iter().enumerate() {
+        // Neighbours get different ones, so that together they see all.
+        for (m, odd) in strange.items().iter().cycle().skip(n * 3).take(3).enumerate() {
+            let mut pod = full.clone();
+            replace(&mut pod, &path, odd);
+            create(&Pod, pod.clone());
+            let subresource = subresources[(n + m) % subresources.len()];
+            update(&Pod, subresource, full.clone(), pod.clone());
+            update(&Pod, subresource, pod.clone(), full.clone());
+            Pod.row(&pod, Time(0));
+            Pod.warnings(&pod, None);
+        }
+    }
+}
+
+/// A step into a tree: the position of an entry.
+fn collect_paths(value: &Value, at: &mut Vec<usize>, out: &mut Vec<Vec<usize>>) {
+    out.push(at.clone());
+    let children: Vec<&Value> = value.entries().map(|(_, v)| v).chain(value.items()).collect();
+    for (i, child) in children.into_iter().enumerate() {
+        at.push(i);
+        collect_paths(child, at, out);
+        at.pop();
+    }
+}
+
+fn replace(value: &mut Value, path: &[usize], with: &Value) {
+    match (path, value) {
+        ([], value) => *value = with.clone(),
+        ([i, rest @ ..], Value::Array(items)) => replace(&mut items[*i], rest, with),
+        ([i, rest @ ..], Value::Object(map)) => {
+            if let Some(child) = map.values_mut().nth(*i) {
+                replace(child, rest, with);
+            }
+        }
+        _ => {}
+    }
+}
+
 #[test]
 fn selectable_fields() {
     let facts = Pod.facts(&value!({"spec": {"nodeName": "n"}, "status": {"podIPs": [{"ip": "1.2.3.4"}]}}));
