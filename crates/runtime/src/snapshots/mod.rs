@@ -324,6 +324,9 @@ impl Snapshots {
                 fs::rename(&path, temp.path().join(name)).context("remove", &path)?;
             }
         }
+        // Deleting takes its time, and nothing leads to these layers any more: let others go on meanwhile.
+        drop(lock);
+        drop(temp);
         Ok(Some(freed))
     }
 
