@@ -3,6 +3,7 @@
 //! Each part is a pure model with a renderer (plain values in, a plan out) and a thin applier that talks to the
 //! kernel. Nothing here knows Kubernetes objects except the modules named `feed`.
 
+pub mod dns;
 pub mod netlink;
 pub mod netns;
 pub mod podnetwork;
