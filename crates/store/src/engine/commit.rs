@@ -5,7 +5,7 @@ use super::index::{Garbage, Index};
 use super::queue::{Batch, Queue};
 use super::registry::Registry;
 use super::window::Window;
-use super::{Clock, Limits, Shared, State};
+use super::{Clock, Limits, PANICKED, Shared, State};
 use crate::log::{History, Log, Record};
 use crate::{Change, Error, Event, Expect, Outcome, Revision, Version, Write};
 use parking_lot::{Mutex, RwLock};
@@ -354,7 +354,7 @@ struct Ending<'a> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let why = match std::thread::panicking() {
-            true => Error::Failed("the commit thread panicked".into()),
+            true => Error::Failed(PANICKED.into()),
             false => Error::Closed,
         };
         self.shared.end(why);

@@ -9,6 +9,9 @@ use tokio::sync::oneshot;
 /// How long a group may wait for company. Only under load: see [`Queue::take`].
 const LINGER: Duration = Duration::from_millis(2);
 
+/// So many writers are load; fewer do as well when groups form only while the last one is being written.
+const LOAD: usize = 8;
+
 /// Bounds of one group.
 const GROUP_WRITES: usize = 1024;
 const GROUP_BYTES: usize = 8 << 20;
@@ -66,10 +69,14 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.lock().closed
+    }
+
     /// The next thing to do; empty after `patience`, or at once if that is zero. With `None` it waits for ever.
     ///
-    /// Writers who were in the last groups are about to come back: if there were several, the group waits for as many,
-    /// 2 ms at most. A lone writer never waits.
+    /// Writers who were in the last groups are about to come back: if there were many, the group waits for as many, 2 ms
+    /// at most. A few writers never wait.
     pub(crate) fn take(&self, patience: Option<Duration>) -> Batch {
         let mut inner = self.inner.lock();
         let ready = |inner: &Inner| !inner.writes.is_empty() || !inner.compactions.is_empty() || inner.closed;
@@ -83,7 +90,7 @@ impl Queue {
             }
         }
         let expected = inner.recent[0].max(inner.recent[1]);
-        if !inner.writes.is_empty() && inner.writes.len() < expected {
+        if expected >= LOAD && !inner.writes.is_empty() && inner.writes.len() < expected {
             inner.sleeping_for = expected;
             let asleep =
                 |inner: &mut Inner| inner.writes.len() < expected && inner.compactions.is_empty() && !inner.closed;

@@ -75,8 +75,8 @@ async fn an_idle_watcher_is_not_slow() {
     assert_eq!(watch.next().await.unwrap().unwrap()[0].revision, 12);
 }
 
-/// A log whose appends fail from some revision on.
-struct Failing(MemoryLog, Revision);
+/// A log whose appends fail from some revision on, by answering so or by a panic.
+struct Failing(MemoryLog, Revision, fn() -> Error);
 
 impl Log for Failing {
     fn compacted(&self) -> Revision {
@@ -87,7 +87,7 @@ impl Log for Failing {
     }
     fn append(&mut self, group: &[Event]) -> Result<(), Error> {
         match group.iter().any(|event| event.revision >= self.1) {
-            true => Err(Error::Failed("disk on fire".into())),
+            true => Err(self.2()),
             false => self.0.append(group),
         }
     }
@@ -113,7 +113,13 @@ impl Backed for Engined {
 #[tokio::test]
 async fn a_failed_write_is_fatal() {
     let log = MemoryLog::default();
-    let engine = Engine::start(Failing(log.clone(), 3), Arc::new(log), Limits::default(), system_clock()).unwrap();
+    let engine = Engine::start(
+        Failing(log.clone(), 3, || Error::Failed("disk on fire".into())),
+        Arc::new(log),
+        Limits::default(),
+        system_clock(),
+    )
+    .unwrap();
     let store = Engined(engine);
     let mut watch = store.watch("/", 2).await.unwrap();
     let write = |key: &str| store.commit(Write::put(key, Expect::Anything, "x"));
@@ -139,4 +145,15 @@ async fn closing_ends_watches() {
     let ending = tokio::spawn(async move { watch.next().await.is_none() });
     drop(store);
     assert!(ending.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_panic_of_the_commit_thread_is_fatal() {
+    let log = MemoryLog::default();
+    let failing = Failing(log.clone(), 2, || panic!("as the test wants it"));
+    let store = Engined(Engine::start(failing, Arc::new(log), Limits::default(), system_clock()).unwrap());
+    for _ in 0..2 {
+        let error = store.commit(Write::put("/a", Expect::Anything, "x")).await.unwrap_err();
+        assert_eq!(error.to_string(), "the store has failed: the commit thread panicked");
+    }
 }

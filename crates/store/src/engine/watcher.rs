@@ -178,12 +178,15 @@ impl Watcher {
             .into_iter()
             .map(|record| Event { revision: record.revision, key: record.key, version: record.version, previous: None })
             .collect();
-        self.fill_previous(&mut events).await?;
+        let complete = self.fill_previous(&mut events).await?;
         let state = self.shared.state.read();
         state.usable()?;
         // Checked after the reading, since compaction announces itself before it drops anything.
         if from <= state.compacted {
             return Err(Error::Compacted { requested: from, compacted: state.compacted });
+        }
+        if !complete {
+            return Err(Error::Failed(format!("revisions before {from} are missing from the log").into()));
         }
         let mut position = self.slot.position.lock();
         position.pending = Pending::Log(scanned.covered + 1);
@@ -195,8 +198,8 @@ impl Watcher {
         Ok(Some(events.into()))
     }
 
-    /// Looks up what each of `events` replaced.
-    async fn fill_previous(&self, events: &mut [Event]) -> Result<(), Error> {
+    /// Looks up what each of `events` replaced. Returns whether all of it was there.
+    async fn fill_previous(&self, events: &mut [Event]) -> Result<bool, Error> {
         let mut wanted: Vec<(usize, Revision)> = Vec::new();
         let mut known: HashMap<Revision, Arc<Version>> = HashMap::new();
         {
@@ -219,10 +222,12 @@ impl Watcher {
         for (revision, version) in self.shared.versions(missing.collect()).await? {
             known.insert(revision, version);
         }
+        let mut complete = true;
         for (i, revision) in wanted {
             events[i].previous = known.get(&revision).cloned();
+            complete &= events[i].previous.is_some();
         }
-        Ok(())
+        Ok(complete)
     }
 
     async fn advance(&mut self) -> Result<Arc<[Event]>, Error> {
