@@ -18,9 +18,9 @@ use crate::core::namespace::Namespace;
 use crate::rbac::{
     GROUP, clusterrole::ClusterRole, clusterrolebinding::ClusterRoleBinding, role::Role, rolebinding::RoleBinding,
 };
-use crate::resource::{Info, Resource};
+use crate::resource::Resource;
 use crate::scheduling::priorityclass::{self, PriorityClass};
-use canopus_api::{Value, value};
+use canopus_api::{Gvr, Value, value};
 
 pub const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
@@ -33,7 +33,7 @@ const READ_WRITE: &[&str] = &["create", "delete", "deletecollection", "get", "li
 /// Everything, in the order to create it: namespaces first. Objects have apiVersion, kind and what an author would write;
 /// defaulting them and stamping their metadata is the API server's work, as is leaving alone what exists. RBAC objects
 /// have the annotation `rbac.authorization.kubernetes.io/autoupdate`: rules that they lack may be added at a later start.
-pub fn objects() -> Vec<(&'static Info, Value)> {
+pub fn objects() -> Vec<(Gvr, Value)> {
     let mut objects = Vec::new();
     for name in NAMESPACES {
         add(&mut objects, &Namespace, value!({"metadata": {"name": (*name)}}));
@@ -46,11 +46,11 @@ pub fn objects() -> Vec<(&'static Info, Value)> {
     objects
 }
 
-fn add(objects: &mut Vec<(&'static Info, Value)>, resource: &dyn Resource, mut object: Value) {
+fn add(objects: &mut Vec<(Gvr, Value)>, resource: &dyn Resource, mut object: Value) {
     let info = resource.info();
     object.set("apiVersion", info.gvk().api_version());
     object.set("kind", info.kind);
-    objects.push((info, object));
+    objects.push((info.gvr(), object));
 }
 
 /// Paragraphs of words: the first line is the header.
@@ -61,7 +61,7 @@ fn blocks(text: &'static str) -> Vec<Vec<Vec<&'static str>>> {
 }
 
 /// Adds a role and its binding.
-fn policy(block: &[Vec<&str>], objects: &mut Vec<(&'static Info, Value)>) {
+fn policy(block: &[Vec<&str>], objects: &mut Vec<(Gvr, Value)>) {
     let [header, lines @ ..] = block else { return };
     let (namespace, name, options) = match header.as_slice() {
         ["controller", name] => ("", format!("system:controller:{name}"), &[][..]),
@@ -173,15 +173,16 @@ mod tests {
     use canopus_api::{Errors, Field};
 
     fn found(kind: &str, name: &str) -> Value {
-        let is = |info: &Info, object: &Value| info.kind == kind && object["metadata"]["name"].str() == name;
-        objects().into_iter().find(|(info, object)| is(info, object)).map(|(_, object)| object).unwrap_or_default()
+        let is = |object: &Value| object["kind"].str() == kind && object["metadata"]["name"].str() == name;
+        objects().into_iter().map(|(_, object)| object).find(is).unwrap_or_default()
     }
 
     #[test]
     fn everything_is_valid_and_there_once() {
         let mut seen = std::collections::BTreeSet::new();
-        for (info, object) in objects() {
-            let resource = find(info.group, info.version, info.plural).unwrap();
+        for (gvr, object) in objects() {
+            let resource = find(&gvr.group, &gvr.version, &gvr.resource).unwrap();
+            let info = resource.info();
             assert_eq!(testing::create(resource, object.clone()), Vec::<String>::new(), "{object:?}");
             let (root, mut errors) = (Field::root(&object), Errors::new());
             metadata::validate(&root.at("metadata"), info, &mut errors);
