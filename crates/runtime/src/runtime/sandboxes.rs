@@ -234,6 +234,14 @@ impl Runtime {
         fs::remove_dir_all(&dir.0).path("remove", &dir.0)
     }
 
+    /// Removes every sandbox and the runtime's groups. The state directory itself stays.
+    pub fn reset(&self) -> Result<()> {
+        for id in self.sandbox_ids()? {
+            self.remove_sandbox(&id)?;
+        }
+        self.cgroups.remove(&self.config.cgroup_root).what(|| "remove the node's cgroups".to_owned())
+    }
+
     /// Replaces what the caller keeps with a sandbox.
     pub fn annotate_sandbox(&self, id: &str, annotations: BTreeMap<String, String>) -> Result<()> {
         let mut record = self.sandbox(id)?;

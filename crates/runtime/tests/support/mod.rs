@@ -133,12 +133,12 @@ impl Drop for Node {
         };
         let left = self.leftovers();
         self.runtime.cgroups().kill_and_wait(&self.config.cgroup_root, Duration::from_secs(5));
-        let cgroups = self.runtime.cgroups().remove(&self.config.cgroup_root);
+        let reset = self.runtime.reset();
         let _ = fs::remove_dir_all(&self.dir);
         if !std::thread::panicking() {
             assert!(removed.iter().all(Result::is_ok), "{removed:?}");
             assert!(left.is_empty(), "left behind: {left:#?}");
-            cgroups.unwrap();
+            reset.unwrap();
         }
     }
 }
