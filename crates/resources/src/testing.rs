@@ -1,7 +1,7 @@
 //! What the table tests of all kinds share.
 
 use crate::resource::{Context, Resource};
-use canopus_api::{Errors, Field, Time, Value};
+use canopus_api::{Errors, Field, Time, Value, value};
 
 pub fn context(subresource: &str) -> Context<'_> {
     Context { now: Time(0), subresource, user: "tester" }
@@ -32,4 +32,96 @@ pub fn cells(resource: &dyn Resource, object: &Value) -> Vec<String> {
     let now = Time::parse("2026-01-01T00:00:00Z").unwrap_or_default();
     let text = |cell: Value| cell.as_str().map_or_else(|| canopus_api::json::to_string(&cell), str::to_string);
     resource.row(object, now).into_iter().map(text).collect()
+}
+
+/// One full object of each kind that has rules, for [`no_shape_makes_a_kind_panic`]. Pods and workloads have tests of their own.
+fn samples() -> Vec<Value> {
+    let spec = value!({"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"], "externalName": "a.b",
+        "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "SingleStack", "selector": {"a": "b"}, "externalIPs": ["1.2.3.4"],
+        "ports": [{"name": "a", "port": 80, "targetPort": "web", "nodePort": 30000, "appProtocol": "x"}, {"name": "b", "port": 81}],
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}, "loadBalancerClass": "a/b",
+        "loadBalancerSourceRanges": ["10.0.0.0/8"], "externalTrafficPolicy": "Local", "healthCheckNodePort": 1});
+    let balancer = value!({"loadBalancer": {"ingress": [{"ip": "1.2.3.4", "ipMode": "VIP", "hostname": "a"}]}});
+    let subjects = value!([{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s", "namespace": "n"}]);
+    let rules = value!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"], "nonResourceURLs": []}]);
+    let attributes = value!({"namespace": "n", "fieldSelector": {"requirements": [{"key": "a", "operator": "In", "values": ["b"]}]},
+        "labelSelector": {"rawSelector": "a=b", "requirements": []}});
+    let address = value!({"ip": "1.2.3.4", "hostname": "h", "nodeName": "n"});
+    vec![
+        value!({"kind": "Service", "spec": spec, "status": balancer}),
+        value!({"kind": "Namespace", "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+        value!({"kind": "Secret", "type": "kubernetes.io/dockercfg", "data": {".dockercfg": "e30="}, "stringData": {"a": "b"}}),
+        value!({"kind": "ServiceAccount", "secrets": [{"name": "a", "namespace": "b"}]}),
+        value!({"kind": "Endpoints", "subsets": [{"addresses": [address], "notReadyAddresses": [{"ip": "::1"}], "ports": [{"name": "a", "port": 1}]}]}),
+        value!({"kind": "Event", "eventTime": "2026-01-01T00:00:00Z", "involvedObject": {"kind": "Pod"}, "regarding": {"kind": "Pod"},
+            "source": {"component": "c"}, "series": {"count": 2, "lastObservedTime": "x"}, "message": "m", "reason": "r"}),
+        value!({"kind": "EndpointSlice", "addressType": "IPv6", "ports": [{"name": "a", "port": 1, "appProtocol": "x"}], "endpoints": [
+            {"addresses": ["::2"], "hints": {"forZones": [{"name": "z"}]}, "nodeName": "n", "hostname": "h", "deprecatedTopology": {"a": "b"}}]}),
+        value!({"kind": "Lease", "spec": {"holderIdentity": "h", "leaseDurationSeconds": 1, "leaseTransitions": 1, "strategy": "s"}}),
+        value!({"kind": "ClusterRole", "rules": (&rules), "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}}),
+        value!({"kind": "Role", "rules": rules}),
+        value!({"kind": "RoleBinding", "roleRef": {"kind": "Role", "name": "r"}, "subjects": (&subjects)}),
+        value!({"kind": "ClusterRoleBinding", "roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": subjects}),
+        value!({"kind": "PriorityClass", "value": 1, "globalDefault": true, "preemptionPolicy": "Never"}),
+        value!({"kind": "SubjectAccessReview", "spec": {"user": "u", "groups": ["g"], "resourceAttributes": (&attributes)}}),
+        value!({"kind": "LocalSubjectAccessReview", "spec": {"user": "u", "resourceAttributes": (&attributes)}}),
+        value!({"kind": "SelfSubjectAccessReview", "spec": {"nonResourceAttributes": {"path": "/"}, "resourceAttributes": attributes}}),
+    ]
+}
+
+/// The same tree with each of its values, one at a time, replaced by `with`.
+fn replaced(value: &Value, with: &Value) -> Vec<Value> {
+    let mut all = vec![with.clone()];
+    match value {
+        Value::Object(map) => {
+            for (key, child) in map.iter() {
+                for other in replaced(child, with) {
+                    let mut map = map.clone();
+                    map.insert(key.clone(), other);
+                    all.push(map.into());
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (i, child) in items.iter().enumerate() {
+                for other in replaced(child, with) {
+                    let mut items = items.clone();
+                    items[i] = other;
+                    all.push(items.into());
+                }
+            }
+        }
+        _ => {}
+    }
+    all
+}
+
+#[test]
+fn no_shape_makes_a_kind_panic() {
+    let meta = value!({"name": "system-x", "generateName": "x-", "namespace": "n", "labels": {"a": "b"}, "annotations": {"a": "b"}, "finalizers": ["a/b"],
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}],
+        "managedFields": [{"manager": "m", "operation": "Update"}], "creationTimestamp": "2026-01-01T00:00:00Z"});
+    for mut sample in samples() {
+        sample.set("metadata", &meta);
+        let kind = sample["kind"].str().to_string();
+        let resources: Vec<_> = crate::ALL.iter().filter(|resource| resource.info().kind == kind).collect();
+        assert!(!resources.is_empty(), "{kind}");
+        for odd in value!([null, "", "../x[", (-1), [], {}, [null], {"a": null}, 1.5]).items() {
+            for object in replaced(&sample, odd) {
+                for resource in &resources {
+                    resource.facts(&object);
+                    cells(**resource, &object);
+                    resource.warnings(&object, None);
+                    create(**resource, object.clone());
+                    for subresource in ["", "status", "finalize"] {
+                        update(**resource, subresource, sample.clone(), object.clone());
+                        update(**resource, subresource, object.clone(), sample.clone());
+                    }
+                    let (root, mut errors) = (Field::root(&object), Errors::new());
+                    crate::metadata::validate(&root.at("metadata"), resource.info(), &mut errors);
+                    crate::metadata::validate_update(&root.at("metadata"), &meta, &mut errors);
+                }
+            }
+        }
+    }
 }
