@@ -1,0 +1,86 @@
+//! The empty object of a type, as Go has it.
+
+use crate::value::{Map, Value};
+use canopus_schema::{Field, FieldType, Shape, Type};
+
+/// What an empty Go struct of type `ty` encodes to: structs held by value are there, and fields without `omitempty`.
+pub fn zero(ty: &'static Type) -> Value {
+    let mut out = Map::new();
+    for field in ty.fields {
+        if let Some(value) = zero_field(field) {
+            out.insert(field.name, value);
+        }
+    }
+    Value::Object(out)
+}
+
+fn zero_field(field: &'static Field) -> Option<Value> {
+    match field.ty {
+        FieldType::Ref(id) if id.get().shape == Shape::Object && is_embedded(field) => Some(zero(id.get())),
+        _ if !field.required => None,
+        FieldType::String => Some("".into()),
+        FieldType::Int32 | FieldType::Int64 | FieldType::Double => Some(Value::Int(0)),
+        FieldType::Bool => Some(Value::Bool(false)),
+        _ => Some(Value::Null),
+    }
+}
+
+/// Whether Go holds the struct by value, so that it is never absent (its table default is `{}`).
+pub fn is_embedded(field: &Field) -> bool {
+    field.default == Some("{}")
+}
+
+/// Adds the structs that Go holds by value where they are absent: `status: {}`, a container's `resources: {}`.
+pub fn complete(ty: &'static Type, value: &mut Value) {
+    let Value::Object(map) = value else { return };
+    for field in ty.fields {
+        match field.ty {
+            FieldType::Ref(id) if id.get().shape == Shape::Object && is_embedded(field) => {
+                let value = map.entry(field.name, Value::object);
+                if value.is_null() {
+                    *value = Value::object();
+                }
+                complete(id.get(), value);
+            }
+            FieldType::Ref(_) | FieldType::Array(_) | FieldType::Map(_) => {
+                if let Some(value) = map.get_mut(field.name) {
+                    complete_place(&field.ty, value);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn complete_place(ty: &'static FieldType, value: &mut Value) {
+    match (ty, value) {
+        (FieldType::Ref(id), value) if id.get().shape == Shape::Object => complete(id.get(), value),
+        (FieldType::Array(item), Value::Array(items)) => items.iter_mut().for_each(|v| complete_place(item, v)),
+        (FieldType::Map(item), Value::Object(map)) => map.values_mut().for_each(|v| complete_place(item, v)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::testing::deployment;
+    use crate::value;
+
+    #[test]
+    fn go_structs_held_by_value_are_always_there() {
+        assert_eq!(
+            zero(deployment()),
+            value!({"metadata": {}, "spec": {"selector": null, "strategy": {},
+                "template": {"metadata": {}, "spec": {"containers": null}}}, "status": {}})
+        );
+        let mut v =
+            value!({"spec": {"template": {"spec": {"containers": [{"name": "c"}, {"resources": {"limits": {}}}]}}}});
+        complete(deployment(), &mut v);
+        assert_eq!(
+            v,
+            value!({"metadata": {}, "status": {}, "spec": {"strategy": {}, "template": {"metadata": {}, "spec": {
+                "containers": [{"name": "c", "resources": {}}, {"resources": {"limits": {}}}]}}}})
+        );
+    }
+}
