@@ -4,9 +4,12 @@
 
 pub mod json;
 pub mod merge;
+mod ordering;
+pub mod strategic;
 
 pub use json::json_patch;
 pub use merge::merge_patch;
+pub use strategic::strategic_merge;
 
 use crate::status::Status;
 
