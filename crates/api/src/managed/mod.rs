@@ -1,5 +1,18 @@
 //! `metadata.managedFields`: who owns which field, and server-side apply (KEP-555), as structured-merge-diff v6 has them.
 
+mod apply;
+mod delta;
+mod entry;
+mod list;
+mod merge;
 pub mod set;
+mod typed;
+mod update;
 
+pub use delta::Delta;
+pub use entry::{Entry, Error, Operation, validate};
 pub use set::Set;
+pub use update::{FieldManager, OneVersion, Versions, keep_times_if_unchanged};
+
+#[cfg(test)]
+mod tests;
