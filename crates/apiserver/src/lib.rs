@@ -1,1 +1,27 @@
+//! The API server: HTTP in front, the store behind, and between them authentication, authorization, admission and one
+//! implementation of every verb for every resource. [`server::Server`] is its state, [`http::serve::serve`] its front,
+//! [`local::LocalApi`] the same front without a network.
 
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod bootstrap;
+pub mod cache;
+pub mod discovery;
+pub mod handlers;
+pub mod http;
+pub mod local;
+pub mod metrics;
+pub mod node_proxy;
+pub mod openapi;
+pub mod request_info;
+mod reviews;
+pub mod server;
+pub mod service_ips;
+pub mod storage;
+pub mod surroundings;
+pub mod user;
+
+pub use local::LocalApi;
+pub use server::Server;
+pub use user::User;

@@ -1,0 +1,76 @@
+//! Admission: plugins that change (admit) or refuse (validate) a write after authorization (upstream `admission.Interface`).
+
+use crate::user::User;
+use async_trait::async_trait;
+use canopus_api::{Status, Value};
+use canopus_resources::Info;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// One write on its way in. `object` is Null for deletions, `old` Null for creations.
+pub struct Request<'a> {
+    pub operation: Operation,
+    pub resource: &'a Info,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// "" when the server is to generate it.
+    pub name: &'a str,
+    pub object: Value,
+    pub old: &'a Value,
+    pub user: &'a User,
+    pub dry_run: bool,
+}
+
+impl Request<'_> {
+    /// Whether this is about `group/plural` itself or, with `subresource`, a part of it.
+    pub fn is(&self, group: &str, plural: &str, subresource: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural && self.subresource == subresource
+    }
+
+    /// Upstream's refusal: 403 with this reason.
+    pub fn forbidden(&self, why: &str) -> Status {
+        Status::forbidden(&self.resource.gvr(), self.name, why)
+    }
+}
+
+#[async_trait]
+pub trait Plugin: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+    /// Whether the plugin wants to see this request.
+    fn handles(&self, request: &Request) -> bool;
+    async fn admit(&self, _request: &mut Request<'_>) -> Result<(), Status> {
+        Ok(())
+    }
+    async fn validate(&self, _request: &Request<'_>) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// The plugins in upstream's order.
+pub struct Chain(pub Vec<Box<dyn Plugin>>);
+
+impl Chain {
+    pub async fn admit(&self, request: &mut Request<'_>) -> Result<(), Status> {
+        for plugin in &self.0 {
+            if plugin.handles(request) {
+                plugin.admit(request).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn validate(&self, request: &Request<'_>) -> Result<(), Status> {
+        for plugin in &self.0 {
+            if plugin.handles(request) {
+                plugin.validate(request).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! Authorization: may this user do this? Asked in order; the first opinion decides (upstream `authorizer.Authorizer`).
+
+use crate::request_info::RequestInfo;
+use crate::user::User;
+use canopus_api::{Status, Value};
+
+/// What is to be decided. For requests that are not about resources only `user`, `verb` and `path` count.
+#[derive(Clone, Copy)]
+pub struct Attributes<'a> {
+    pub user: &'a User,
+    pub verb: &'a str,
+    pub is_resource: bool,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub path: &'a str,
+}
+
+impl<'a> Attributes<'a> {
+    pub fn of(user: &'a User, info: &'a RequestInfo) -> Attributes<'a> {
+        let t = &info.target;
+        Attributes {
+            user,
+            verb: &info.verb,
+            is_resource: info.is_resource,
+            group: &t.gvr.group,
+            version: &t.gvr.version,
+            resource: &t.gvr.resource,
+            subresource: &t.subresource,
+            namespace: &t.namespace,
+            name: &t.name,
+            path: &info.path,
+        }
+    }
+
+    /// `pods/log`, or `pods`.
+    pub fn resource_and_subresource(&self) -> String {
+        if self.subresource.is_empty() {
+            self.resource.into()
+        } else {
+            format!("{}/{}", self.resource, self.subresource)
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    Allow(String),
+    Deny(String),
+    NoOpinion(String),
+}
+
+pub trait Authorizer: Send + Sync + 'static {
+    fn authorize(&self, attributes: &Attributes) -> Decision;
+
+    /// The rules that hold for `user` in `namespace`, as SelfSubjectRulesReview lists them. None: this authorizer
+    /// cannot enumerate its rules.
+    fn rules(&self, _user: &User, _namespace: &str) -> Option<Rules> {
+        None
+    }
+}
+
+/// `ResourceRule` and `NonResourceRule` trees.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub resource: Vec<Value>,
+    pub non_resource: Vec<Value>,
+}
+
+/// Asks each in turn; without any opinion the answer is NoOpinion, which callers treat as no.
+pub struct Union(pub Vec<Box<dyn Authorizer>>);
+
+impl Authorizer for Union {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.0 {
+            match authorizer.authorize(attributes) {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+
+    fn rules(&self, user: &User, namespace: &str) -> Option<Rules> {
+        let mut all = Rules::default();
+        for rules in self.0.iter().filter_map(|a| a.rules(user, namespace)) {
+            all.resource.extend(rules.resource);
+            all.non_resource.extend(rules.non_resource);
+        }
+        Some(all)
+    }
+}
+
+/// The 403 that upstream answers (`responsewriters.forbiddenMessage`).
+pub fn forbidden(a: &Attributes, reason: &str) -> Status {
+    let user = &a.user.name;
+    if !a.is_resource {
+        let why = with_reason(format!("User {user:?} cannot {} path {:?}", a.verb, a.path), reason);
+        return Status::forbidden(&canopus_api::Gvr::default(), "", &why);
+    }
+    let resource = a.resource_and_subresource();
+    let scope = if a.namespace.is_empty() || (a.resource == "namespaces" && a.namespace == a.name) {
+        " at the cluster scope".to_string()
+    } else {
+        format!(" in the namespace {:?}", a.namespace)
+    };
+    let why = format!("User {user:?} cannot {} resource {resource:?} in API group {:?}{scope}", a.verb, a.group);
+    let gvr = canopus_api::Gvr::new(a.group, a.version, a.resource);
+    Status::forbidden(&gvr, a.name, &with_reason(why, reason))
+}
+
+fn with_reason(why: String, reason: &str) -> String {
+    if reason.is_empty() { why } else { format!("{why}: {reason}") }
+}

@@ -1,0 +1,341 @@
+//! The watch cache of one resource: its newest objects in key order, a window of recent events, and its watchers.
+//!
+//! Objects are shared with the store's index (one refcounted buffer). A watcher is registered under the namespace, name
+//! or node its selectors demand, so that an event costs only the watchers that may want it.
+
+use canopus_api::{Facts, ListOptions, Object, Status, View};
+use canopus_resources::Resource;
+use canopus_store::{Progress, Store, Version, prefix_end};
+use compact_str::CompactString;
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// How many events a resource remembers for watches that start in the past.
+const WINDOW: usize = 4096;
+/// A watcher that is this many events behind is cut off.
+const WATCHER_BUFFER: usize = 2048;
+
+/// One change: what the object became (None: deleted) and what it was.
+#[derive(Debug)]
+pub struct CacheEvent {
+    pub revision: u64,
+    pub object: Option<Arc<Object>>,
+    pub previous: Option<Arc<Object>>,
+}
+
+pub struct Cache {
+    prefix: String,
+    resource: &'static dyn Resource,
+    namespaced: bool,
+    state: RwLock<State>,
+    progress: Progress,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<CompactString, Arc<Object>>,
+    window: VecDeque<Arc<CacheEvent>>,
+    /// Every event after this revision is in the window.
+    complete_after: u64,
+    revision: u64,
+    watchers: Watchers,
+}
+
+/// Where a watcher's selectors pin it down.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    All,
+    Namespace(CompactString),
+    /// `namespace/name`, or `name`.
+    Object(CompactString),
+    /// `spec.nodeName`.
+    Node(CompactString),
+}
+
+#[derive(Default)]
+struct Watchers {
+    by_scope: HashMap<Scope, Vec<(u64, mpsc::Sender<Arc<CacheEvent>>)>>,
+    last_id: u64,
+}
+
+/// What a watch starts with, and where the rest comes from.
+pub struct Subscription {
+    /// The objects at `revision`, when the watch starts with the current state.
+    pub initial: Vec<Arc<Object>>,
+    /// Past events, when it starts at a revision.
+    pub missed: Vec<Arc<CacheEvent>>,
+    pub revision: u64,
+    /// Ends when the watcher was too slow.
+    pub events: mpsc::Receiver<Arc<CacheEvent>>,
+    _guard: Guard,
+}
+
+struct Guard {
+    cache: Arc<Cache>,
+    scope: Scope,
+    id: u64,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.cache.state.write().watchers.remove(&self.scope, self.id);
+    }
+}
+
+impl Watchers {
+    fn add(&mut self, scope: Scope) -> (u64, mpsc::Receiver<Arc<CacheEvent>>) {
+        let (sender, receiver) = mpsc::channel(WATCHER_BUFFER);
+        self.last_id += 1;
+        self.by_scope.entry(scope).or_default().push((self.last_id, sender));
+        (self.last_id, receiver)
+    }
+
+    fn remove(&mut self, scope: &Scope, id: u64) {
+        if let Some(list) = self.by_scope.get_mut(scope) {
+            list.retain(|(other, _)| *other != id);
+            if list.is_empty() {
+                self.by_scope.remove(scope);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, event: &Arc<CacheEvent>) {
+        let facts = |o: &Option<Arc<Object>>| o.as_ref().map(|o| o.facts.clone());
+        let (new, old) = (facts(&event.object), facts(&event.previous));
+        let Some(any) = new.as_ref().or(old.as_ref()) else { return };
+        let key = match any.namespace.as_str() {
+            "" => any.name.clone(),
+            namespace => compact_str::format_compact!("{namespace}/{}", any.name),
+        };
+        self.send(&Scope::All, event);
+        self.send(&Scope::Namespace(any.namespace.clone()), event);
+        self.send(&Scope::Object(key), event);
+        let node = |f: &Option<Arc<Facts>>| f.as_ref().and_then(|f| f.field("spec.nodeName")).map(CompactString::from);
+        let (new_node, old_node) = (node(&new), node(&old));
+        if let Some(node) = &old_node {
+            self.send(&Scope::Node(node.clone()), event);
+        }
+        if let Some(node) = new_node.filter(|n| Some(n) != old_node.as_ref()) {
+            self.send(&Scope::Node(node), event);
+        }
+    }
+
+    fn send(&mut self, scope: &Scope, event: &Arc<CacheEvent>) {
+        if let Some(list) = self.by_scope.get_mut(scope) {
+            list.retain(|(_, sender)| sender.try_send(event.clone()).is_ok());
+        }
+    }
+}
+
+impl Cache {
+    /// Reads everything under `prefix` and follows it from then on.
+    pub async fn start(
+        store: &Arc<dyn Store>,
+        prefix: &str,
+        resource: &'static dyn Resource,
+    ) -> Result<Arc<Cache>, canopus_store::Error> {
+        let range = store.range(prefix, &prefix_end(prefix), None, 0).await?;
+        let mut watch = store.watch(prefix, range.revision + 1).await?;
+        let cache = Arc::new(Cache {
+            prefix: prefix.into(),
+            resource,
+            namespaced: resource.info().namespaced,
+            state: RwLock::default(),
+            progress: watch.progress(),
+        });
+        {
+            let mut state = cache.state.write();
+            for version in &range.items {
+                if let Some(object) = cache.object(version) {
+                    state.objects.insert(cache.key(&version.key), object);
+                }
+            }
+            state.revision = range.revision;
+            state.complete_after = range.revision;
+        }
+        let follower = Arc::downgrade(&cache);
+        tokio::spawn(async move {
+            while let Some(group) = watch.next().await {
+                let Some(cache) = follower.upgrade() else { return };
+                match group {
+                    Ok(events) => cache.apply(&events),
+                    Err(error) => {
+                        // The store ends a watch only when it has failed or is closing; readers then get its error.
+                        tracing::error!(%error, prefix = cache.prefix, "watch cache lost its store");
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(cache)
+    }
+
+    fn key(&self, store_key: &str) -> CompactString {
+        store_key.strip_prefix(&self.prefix).unwrap_or(store_key).into()
+    }
+
+    /// The object of a stored version; None, loudly, when its bytes are not an object.
+    pub fn object(&self, version: &Version) -> Option<Arc<Object>> {
+        let facts = match version.facts.clone().and_then(|f| f.downcast::<Facts>().ok()) {
+            Some(facts) => facts,
+            None => match canopus_api::json::parse(&version.value) {
+                Ok(value) => Arc::new(self.resource.facts(&value)),
+                Err(error) => {
+                    tracing::error!(%error, key = %version.key, "stored object is not readable");
+                    return None;
+                }
+            },
+        };
+        Object::from_bytes(version.value.clone(), facts, version.mod_revision).map(Arc::new)
+    }
+
+    fn apply(&self, events: &[canopus_store::Event]) {
+        let mut state = self.state.write();
+        for event in events {
+            let key = self.key(&event.key);
+            let previous = state.objects.get(&key).cloned();
+            let object = event.version.as_ref().and_then(|v| self.object(v));
+            match &object {
+                Some(object) => state.objects.insert(key, object.clone()),
+                None => state.objects.remove(&key),
+            };
+            state.revision = event.revision;
+            if object.is_none() && previous.is_none() {
+                continue;
+            }
+            let event = Arc::new(CacheEvent { revision: event.revision, object, previous });
+            state.watchers.dispatch(&event);
+            state.window.push_back(event);
+            if state.window.len() > WINDOW
+                && let Some(old) = state.window.pop_front()
+            {
+                state.complete_after = old.revision;
+            }
+        }
+    }
+
+    /// Waits until the cache has seen everything up to `revision`.
+    pub async fn reached(&self, revision: u64) -> Result<(), Status> {
+        self.progress.reached(revision).await.map_err(|e| match e {
+            canopus_store::Error::FutureRevision { .. } => too_large(revision, self.progress.revision()),
+            other => crate::storage::status(other),
+        })
+    }
+
+    /// Up to which revision this cache has seen everything.
+    pub fn current(&self) -> u64 {
+        self.progress.revision().max(self.state.read().revision)
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The newest object at `namespace/name` (or `name`), as far as this cache has seen.
+    pub fn by_key(&self, key: &str) -> Option<Arc<Object>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    pub fn len(&self) -> usize {
+        self.state.read().objects.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn object_key(namespace: &str, name: &str) -> CompactString {
+        if namespace.is_empty() { name.into() } else { compact_str::format_compact!("{namespace}/{name}") }
+    }
+
+    /// All objects in scope that `options` selects, in key order, and the revision they are the state of.
+    pub fn snapshot(&self, namespace: &str, options: &ListOptions) -> (Vec<Arc<Object>>, u64) {
+        let revision = self.progress.revision();
+        let state = self.state.read();
+        let items = select(&state.objects, self.namespaced, namespace, options);
+        (items, revision.max(state.revision))
+    }
+
+    /// Starts a watch: `from` None for the current state first, or the revision after which events are wanted.
+    pub fn subscribe(
+        self: &Arc<Cache>,
+        namespace: &str,
+        options: &ListOptions,
+        from: Option<u64>,
+    ) -> Result<Subscription, Status> {
+        let scope = self.scope(namespace, options);
+        let seen = self.progress.revision();
+        let mut state = self.state.write();
+        let revision = seen.max(state.revision);
+        let (initial, missed) = match from {
+            None => (select(&state.objects, self.namespaced, namespace, options), Vec::new()),
+            Some(from) => {
+                if from < state.complete_after {
+                    let message = format!("too old resource version: {from} ({})", state.complete_after);
+                    return Err(Status::expired(message));
+                }
+                (Vec::new(), state.window.iter().filter(|e| e.revision > from).cloned().collect())
+            }
+        };
+        let (id, events) = state.watchers.add(scope.clone());
+        let _guard = Guard { cache: self.clone(), scope, id };
+        Ok(Subscription { initial, missed, revision, events, _guard })
+    }
+
+    fn scope(&self, namespace: &str, options: &ListOptions) -> Scope {
+        let name = options.fields.required("metadata.name");
+        match (name, options.fields.required("spec.nodeName")) {
+            (Some(name), _) if !self.namespaced || !namespace.is_empty() => {
+                Scope::Object(Cache::object_key(namespace, name))
+            }
+            (_, Some(node)) if self.resource.info().selectable_fields.contains(&"spec.nodeName") => {
+                Scope::Node(node.into())
+            }
+            _ if self.namespaced && !namespace.is_empty() => Scope::Namespace(namespace.into()),
+            _ => Scope::All,
+        }
+    }
+}
+
+fn select(
+    objects: &BTreeMap<CompactString, Arc<Object>>,
+    namespaced: bool,
+    namespace: &str,
+    options: &ListOptions,
+) -> Vec<Arc<Object>> {
+    let wanted = |o: &&Arc<Object>| selected(o, options);
+    if !namespaced || namespace.is_empty() {
+        return objects.values().filter(wanted).cloned().collect();
+    }
+    let start = compact_str::format_compact!("{namespace}/");
+    let end = compact_str::format_compact!("{namespace}0");
+    objects.range(start..end).map(|(_, o)| o).filter(wanted).cloned().collect()
+}
+
+/// Whether the selectors of `options` want this object.
+pub fn selected(object: &Object, options: &ListOptions) -> bool {
+    options.labels.matches(&object.facts) && options.fields.matches(&object.facts)
+}
+
+/// A resourceVersion from the future (upstream `NewTooLargeResourceVersionError`).
+pub fn too_large(wanted: u64, current: u64) -> Status {
+    Status::timeout(format!("Too large resource version: {wanted}, current: {current}"))
+        .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+        .with_retry_after(1)
+}
+
+impl View for Cache {
+    fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.state.read().objects.get(&Cache::object_key(namespace, name)).cloned()
+    }
+
+    fn list(&self, namespace: &str) -> Vec<Arc<Object>> {
+        self.snapshot(namespace, &ListOptions::default()).0
+    }
+
+    fn revision(&self) -> u64 {
+        self.current()
+    }
+}

@@ -1,0 +1,18 @@
+//! What each verb does, written once for all resources. HTTP and the in-process API both end here.
+
+pub mod delete;
+pub mod read;
+pub mod subresources;
+pub mod write;
+
+use canopus_api::Object;
+use std::sync::Arc;
+
+/// The outcome of a write.
+#[derive(Debug)]
+pub struct Written {
+    pub object: Arc<Object>,
+    pub created: bool,
+    /// For `Warning` headers.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,362 @@
+//! get, list and watch.
+
+use crate::cache::{Cache, CacheEvent, Subscription, selected, too_large};
+use crate::server::{Served, Server};
+use crate::storage;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use canopus_api::api::ResourceVersionMatch;
+use canopus_api::{List, ListOptions, Object, Result, Status, Target, WatchEvent, json, value};
+use futures::stream::{BoxStream, StreamExt};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Server {
+    /// `resource_version`: None for linearizable, else "not older than" (0: whatever is at hand).
+    pub async fn get(&self, target: &Target, resource_version: Option<u64>) -> Result<Arc<Object>> {
+        let served = self.served(&target.gvr)?;
+        let found = match resource_version {
+            None => self.current(served, &target.namespace, &target.name).await?,
+            Some(revision) => {
+                let cache = served.cache()?;
+                self.wait_for(cache, revision).await?;
+                cache.by_key(&Cache::object_key(&target.namespace, &target.name)).map(|object| served.present(object))
+            }
+        };
+        found.ok_or_else(|| Status::not_found(&target.gvr, &target.name))
+    }
+
+    /// Waits, at most three seconds, for a revision that the client has seen elsewhere.
+    async fn wait_for(&self, cache: &Cache, revision: u64) -> Result<()> {
+        if revision == 0 || cache.current() >= revision {
+            return Ok(());
+        }
+        let current = self.store.revision();
+        if revision > current {
+            return Err(too_large(revision, current));
+        }
+        match tokio::time::timeout(Duration::from_secs(3), cache.reached(revision)).await {
+            Ok(reached) => reached,
+            Err(_) => Err(too_large(revision, cache.current())),
+        }
+    }
+
+    pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
+        let served = self.served(&target.gvr)?;
+        check_fields(served, options)?;
+        let mut list = self.list_stored(served, target, &served.stored_options(options)).await?;
+        if served.info.storage.is_some() {
+            list.items = list.items.into_iter().map(|object| served.present(object)).collect();
+        }
+        Ok(list)
+    }
+
+    async fn list_stored(&self, served: &Served, target: &Target, options: &ListOptions) -> Result<List> {
+        let cache = served.cache()?;
+        if !options.continue_token.is_empty() {
+            return self.list_more(served, cache, target, options).await;
+        }
+        match (options.resource_version_match, options.resource_version) {
+            (Some(_), None) => {
+                return Err(Status::bad_request(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ));
+            }
+            (Some(ResourceVersionMatch::Exact), Some(0)) => {
+                return Err(Status::bad_request(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ));
+            }
+            (Some(ResourceVersionMatch::Exact), Some(at)) => {
+                return self.list_at(cache, target, options, "", at).await;
+            }
+            (None, Some(at)) if at > 0 && options.limit > 0 => {
+                // Upstream's legacy rule: a limited list at a revision is exact.
+                return self.list_at(cache, target, options, "", at).await;
+            }
+            (_, Some(at)) => self.wait_for(cache, at).await?,
+            (_, None) => cache.reached(self.store.revision()).await?,
+        }
+        let (mut items, revision) = cache.snapshot(&target.namespace, options);
+        let mut list = List { revision, ..List::default() };
+        if options.limit > 0 && items.len() > options.limit {
+            let left = items.len() - options.limit;
+            items.truncate(options.limit);
+            list.continue_token = token(revision, items.last());
+            // With selectors the rest isn't known upstream either.
+            list.remaining = (options.labels.is_everything() && options.fields.is_everything()).then_some(left as u64);
+        }
+        list.items = items;
+        Ok(list)
+    }
+
+    async fn list_more(&self, served: &Served, cache: &Cache, target: &Target, options: &ListOptions) -> Result<List> {
+        if options.resource_version.is_some_and(|rv| rv != 0) {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let (revision, start) = read_token(&options.continue_token)
+            .ok_or_else(|| Status::bad_request("continue key is not valid: encoded continue token is not readable"))?;
+        if served.info.namespaced
+            && !target.namespace.is_empty()
+            && !start.starts_with(&format!("{}/", target.namespace))
+        {
+            return Err(Status::bad_request("continue key is not valid: it is of another namespace"));
+        }
+        self.list_at(cache, target, options, &start, revision).await
+    }
+
+    /// A list exactly at a past revision, from behind the key `start`.
+    async fn list_at(
+        &self,
+        cache: &Cache,
+        target: &Target,
+        options: &ListOptions,
+        start: &str,
+        at: u64,
+    ) -> Result<List> {
+        let scope = match target.namespace.as_str() {
+            "" => cache.prefix().to_string(),
+            namespace => format!("{}{namespace}/", cache.prefix()),
+        };
+        let end = canopus_store::prefix_end(&scope);
+        let mut from = if start.is_empty() { scope } else { format!("{}{start}\0", cache.prefix()) };
+        let mut list = List { revision: at, ..List::default() };
+        loop {
+            let page = match options.limit {
+                0 => 0,
+                limit => limit + 1 - list.items.len(),
+            };
+            let range = self.store.range(&from, &end, Some(at), page).await.map_err(|e| match e {
+                canopus_store::Error::FutureRevision { current, .. } => too_large(at, current),
+                other => storage::status(other),
+            })?;
+            for version in &range.items {
+                if let Some(object) = cache.object(version).filter(|o| selected(o, options)) {
+                    list.items.push(object);
+                }
+            }
+            if options.limit > 0 && list.items.len() > options.limit {
+                let found = list.items.len() - options.limit;
+                list.items.truncate(options.limit);
+                list.continue_token = token(at, list.items.last());
+                let plain = options.labels.is_everything() && options.fields.is_everything();
+                list.remaining = plain.then_some(range.remaining + found as u64);
+                return Ok(list);
+            }
+            match range.items.last().filter(|_| range.more) {
+                Some(last) => from = format!("{}\0", last.key),
+                None => return Ok(list),
+            }
+        }
+    }
+
+    /// Starts a watch. The stream ends when the watcher is too slow or `timeout_seconds` are over.
+    pub async fn watch(
+        &self,
+        target: &Target,
+        options: &ListOptions,
+    ) -> Result<BoxStream<'static, Result<WatchEvent>>> {
+        let served = self.served(&target.gvr)?;
+        check_fields(served, options)?;
+        if let Some(why) = bad_initial_events(options) {
+            return Err(Status::bad_request(why));
+        }
+        let options = &*served.stored_options(options);
+        let cache = served.cache()?;
+        let from = match (options.send_initial_events, options.resource_version) {
+            (Some(true), rv) => {
+                let at_least = rv.unwrap_or_else(|| self.store.revision());
+                self.wait_for(cache, at_least).await?;
+                None
+            }
+            (Some(false), None) => Some(self.store.revision()),
+            (_, None) => {
+                cache.reached(self.store.revision()).await?;
+                None
+            }
+            (None, Some(0)) => None,
+            (_, Some(revision)) => {
+                if revision > self.store.revision() {
+                    return Err(too_large(revision, self.store.revision()));
+                }
+                Some(revision)
+            }
+        };
+        let subscription = match cache.subscribe(&target.namespace, options, from) {
+            Ok(subscription) => subscription,
+            // Upstream answers an expired start with a stream whose only event is the error.
+            Err(expired) if expired.is_expired() => return Ok(futures::stream::iter([Err(expired)]).boxed()),
+            Err(other) => return Err(other),
+        };
+        let events = stream(cache.clone(), subscription, target.namespace.to_string(), options.clone());
+        if served.info.storage.is_none() {
+            return Ok(events);
+        }
+        let served = served.clone();
+        let present = move |event| match event {
+            WatchEvent::Added(o) => WatchEvent::Added(served.present(o)),
+            WatchEvent::Modified(o) => WatchEvent::Modified(served.present(o)),
+            WatchEvent::Deleted(o) => WatchEvent::Deleted(served.present(o)),
+            bookmark => bookmark,
+        };
+        Ok(events.map(move |event| event.map(&present)).boxed())
+    }
+}
+
+/// Why `sendInitialEvents` and what goes with it do not fit together (upstream `ValidateListOptions`).
+fn bad_initial_events(options: &ListOptions) -> Option<&'static str> {
+    match (options.send_initial_events, options.resource_version_match) {
+        (Some(_), Some(ResourceVersionMatch::NotOlderThan)) | (None, None) => None,
+        (Some(_), _) => Some(
+            "sendInitialEvents: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ),
+        (None, Some(_)) => Some(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+    }
+}
+
+fn check_fields(served: &Served, options: &ListOptions) -> Result<()> {
+    for (field, _, _) in &options.fields.terms {
+        let known = field == "metadata.name"
+            || (field == "metadata.namespace" && served.info.namespaced)
+            || served.info.selectable_fields.contains(&field.as_str());
+        if !known {
+            let selector = &options.fields;
+            let message = format!(
+                "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {field}",
+                served.info.gvr().group_resource(),
+                options.labels.to_string(),
+                selector.to_string(),
+            );
+            return Err(Status::bad_request(message));
+        }
+    }
+    Ok(())
+}
+
+/// Upstream's continue token: base64 of `{"v":"meta.k8s.io/v1","rv":5,"start":"ns/name\u0000"}`.
+fn token(revision: u64, last: Option<&Arc<Object>>) -> String {
+    let Some(last) = last else { return String::new() };
+    let start = format!("{}\0", last.key());
+    let token = value!({"v": "meta.k8s.io/v1", "rv": i64::try_from(revision).unwrap_or(i64::MAX), "start": start});
+    URL_SAFE_NO_PAD.encode(json::to_vec(&token))
+}
+
+fn read_token(text: &str) -> Option<(u64, String)> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let token = json::parse(&bytes).ok()?;
+    let start = token["start"].as_str()?.trim_end_matches('\0').to_string();
+    let revision = u64::try_from(token["rv"].as_i64()?).ok().filter(|rv| *rv > 0)?;
+    (token["v"].str() == "meta.k8s.io/v1" && !start.is_empty()).then_some((revision, start))
+}
+
+struct Watching {
+    cache: Arc<Cache>,
+    subscription: Subscription,
+    namespace: String,
+    options: ListOptions,
+    ready: VecDeque<WatchEvent>,
+    deadline: Option<tokio::time::Instant>,
+    bookmarks: Option<tokio::time::Interval>,
+    last: u64,
+}
+
+/// How often a watcher that wants bookmarks gets one.
+const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+
+fn stream(
+    cache: Arc<Cache>,
+    mut subscription: Subscription,
+    namespace: String,
+    options: ListOptions,
+) -> BoxStream<'static, Result<WatchEvent>> {
+    let mut ready: VecDeque<WatchEvent> = subscription.initial.drain(..).map(WatchEvent::Added).collect();
+    if options.send_initial_events == Some(true) && options.bookmarks {
+        ready.push_back(WatchEvent::Bookmark { revision: subscription.revision, initial_events_end: true });
+    }
+    let missed = std::mem::take(&mut subscription.missed);
+    ready.extend(missed.iter().filter_map(|e| transform(e, &namespace, &options)));
+    let now = tokio::time::Instant::now();
+    let deadline = options.timeout_seconds.filter(|s| *s > 0).map(|s| now + Duration::from_secs(s.into()));
+    let bookmarks = options.bookmarks.then(|| tokio::time::interval_at(now + BOOKMARK_PERIOD, BOOKMARK_PERIOD));
+    let last = subscription.revision;
+    let watching = Watching { cache, subscription, namespace, options, ready, deadline, bookmarks, last };
+    futures::stream::unfold(watching, |mut watching| async move {
+        let event = watching.next().await?;
+        Some((Ok(event), watching))
+    })
+    .boxed()
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<WatchEvent> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            tokio::select! {
+                event = self.subscription.events.recv() => {
+                    let event = event?;
+                    self.last = event.revision;
+                    self.ready.extend(transform(&event, &self.namespace, &self.options));
+                }
+                () = sleep_until(self.deadline) => return None,
+                () = tick(&mut self.bookmarks) => {
+                    // Events up to the cache's revision may still be on their way to us unless the channel is empty.
+                    let revision = self.cache.current();
+                    if self.subscription.events.is_empty() {
+                        self.last = self.last.max(revision);
+                    }
+                    return Some(WatchEvent::Bookmark { revision: self.last, initial_events_end: false });
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// What an event means to a watcher with selectors: an object may enter or leave its sight.
+fn transform(event: &CacheEvent, namespace: &str, options: &ListOptions) -> Option<WatchEvent> {
+    let wants = |o: &Option<Arc<Object>>| {
+        o.as_ref().is_some_and(|o| (namespace.is_empty() || o.namespace() == namespace) && selected(o, options))
+    };
+    let gone = |o: &Arc<Object>| WatchEvent::Deleted(Arc::new(o.at_revision(event.revision)));
+    match (wants(&event.previous), wants(&event.object)) {
+        (false, true) => event.object.clone().map(WatchEvent::Added),
+        (true, true) => event.object.clone().map(WatchEvent::Modified),
+        // Gone from the store, or changed out of sight: the last state that was seen.
+        (true, false) => event.previous.as_ref().map(gone),
+        (false, false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn continue_tokens() {
+        let object = Arc::new(Object::from_value(value!({"metadata": {"name": "n", "namespace": "a"}}), &[], 1));
+        assert_eq!(read_token(&token(7, Some(&object))), Some((7, "a/n".into())));
+        for bad in ["", "x", "eyJ9", "bm90anNvbg"] {
+            assert_eq!(read_token(bad), None);
+        }
+    }
+}

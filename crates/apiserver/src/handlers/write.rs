@@ -1,0 +1,625 @@
+//! create, update and patch: decode → default → prepare → admit → own fields → validate → commit.
+
+use super::Written;
+use crate::admission::{Operation, Request};
+use crate::server::{EVENT_TTL, Served, Server};
+use crate::surroundings::{name_suffix, uuid};
+use crate::user::User;
+use canopus_api::api::FieldValidation;
+use canopus_api::managed::{FieldManager, OneVersion, keep_times_if_unchanged};
+use canopus_api::{
+    Errors, Field, Gvk, Object, Patch, Result, Status, Target, Value, WriteOptions, names, patch, schema,
+};
+use canopus_resources::{Context, metadata};
+use canopus_store::{Change, Expect};
+use std::sync::Arc;
+
+/// How often a write that raced is tried again before the client is told.
+const RETRIES: usize = 5;
+
+impl Server {
+    pub async fn create(
+        &self,
+        user: &User,
+        target: &Target,
+        mut body: Value,
+        options: &WriteOptions,
+    ) -> Result<Written> {
+        let served = self.served(&target.gvr)?.clone();
+        let mut warnings = self.decode(&served, &mut body, options)?;
+        self.place(&served, target, &mut body)?;
+        let name = body["metadata"]["name"].str().to_string();
+        for _ in 0..RETRIES {
+            match self.create_once(user, &served, target, body.clone(), options, &mut warnings).await {
+                // A generated name was taken: roll the dice again.
+                Err(taken) if taken.is_already_exists() && name.is_empty() => {}
+                done => return done,
+            }
+        }
+        let message = "unable to generate a unique name for the object";
+        Err(Status::new(409, "AlreadyExists", message))
+    }
+
+    async fn create_once(
+        &self,
+        user: &User,
+        served: &Arc<Served>,
+        target: &Target,
+        mut body: Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written> {
+        let now = self.surroundings.now();
+        let info = served.info;
+        self.stamp(served, &mut body)?;
+        let name = body["metadata"]["name"].str().to_string();
+        let mut request = Request {
+            operation: Operation::Create,
+            resource: info,
+            subresource: "",
+            namespace: &target.namespace,
+            name: &name,
+            object: body,
+            old: &Value::Null,
+            user,
+            dry_run: options.dry_run,
+        };
+        let gates = self.gates.get()?;
+        gates.admission.admit(&mut request).await?;
+        served.resource.default(&mut request.object);
+        let cx = Context { now, subresource: "", user: &user.name };
+        served.resource.prepare_create(&mut request.object, &cx);
+        let reserved = self.reserve(served, &mut request.object, None, options.dry_run).await?;
+        let finish = async {
+            self.own(served, None, &mut request.object, "", options);
+            validate_new(served, &request.object)?;
+            gates.admission.validate(&request).await?;
+            warnings.extend(served.resource.warnings(&request.object, None));
+            let value = std::mem::take(&mut request.object);
+            self.put(served, value, Expect::Absent, options.dry_run).await
+        };
+        let object = match finish.await {
+            Ok(object) => object,
+            Err(error) => {
+                self.release(reserved).await;
+                return Err(error);
+            }
+        };
+        Ok(Written { object, created: true, warnings: std::mem::take(warnings) })
+    }
+
+    /// Checks the body against the schema, drops what is unknown and fills in defaults. Answers warnings.
+    pub(crate) fn decode(&self, served: &Served, body: &mut Value, options: &WriteOptions) -> Result<Vec<String>> {
+        let gvk = served.info.gvk();
+        let sent = Gvk::of(body);
+        if body.as_object().is_none() {
+            return Err(Status::bad_request("the object provided is unrecognized (must be of type object)"));
+        }
+        if !sent.kind.is_empty() && sent.kind != gvk.kind
+            || !sent.version.is_empty() && sent.api_version() != gvk.api_version()
+        {
+            let message = format!(
+                "the API version in the data ({}) does not match the expected API version ({})",
+                sent.api_version(),
+                gvk.api_version()
+            );
+            let other = format!(
+                "{} in version {:?} cannot be handled as a {}: no kind match",
+                sent.kind, sent.version, gvk.kind
+            );
+            return Err(Status::bad_request(if sent.kind == gvk.kind { message } else { other }));
+        }
+        body.set("apiVersion", gvk.api_version());
+        body.set("kind", gvk.kind.clone());
+        let unknown = schema::decode(served.schema.get(), body).map_err(|why| {
+            let message =
+                format!("{} in version {:?} cannot be handled as a {}: {why}", gvk.kind, gvk.version, gvk.kind);
+            Status::bad_request(message)
+        })?;
+        let mut warnings = strictness(&unknown, options.field_validation)?;
+        if !served.info.deprecated.is_empty() {
+            warnings.push(served.info.deprecated.to_string());
+        }
+        served.resource.default(body);
+        Ok(warnings)
+    }
+
+    /// Puts the object where the URL says; refuses one that says otherwise.
+    fn place(&self, served: &Served, target: &Target, body: &mut Value) -> Result<()> {
+        let meta = body.obj_mut("metadata");
+        let said = meta.get("namespace").map(Value::str).unwrap_or("").to_string();
+        if served.info.namespaced {
+            if target.namespace.is_empty() {
+                return Err(Status::bad_request("an empty namespace may not be set during creation"));
+            }
+            if !said.is_empty() && said != target.namespace {
+                let message = "the namespace of the provided object does not match the namespace sent on the request";
+                return Err(Status::bad_request(message));
+            }
+            meta.insert("namespace", &target.namespace);
+        } else if said.is_empty() {
+            meta.remove("namespace");
+        }
+        let name = meta.get("name").map(Value::str).unwrap_or("");
+        if !target.name.is_empty() && !name.is_empty() && name != target.name {
+            let message =
+                format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
+            return Err(Status::bad_request(message));
+        }
+        if name.is_empty() && !target.name.is_empty() {
+            meta.insert("name", &target.name);
+        }
+        let given = |key: &str| meta.get(key).is_some_and(|v| !v.str().is_empty());
+        if !given("name") && !given("generateName") && served.info.stored {
+            let mut errors = Errors::new();
+            let root = Value::object();
+            errors.required(&Field::root(&root).at("metadata").at("name"), "name or generateName is required");
+            return Err(Status::invalid(&served.info.gvk(), "", errors));
+        }
+        if given("resourceVersion") && meta.get("resourceVersion").is_some_and(|v| v.str() != "0") {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        Ok(())
+    }
+
+    /// What the server alone says about a new object.
+    fn stamp(&self, served: &Served, body: &mut Value) -> Result<()> {
+        let random = self.surroundings.random();
+        let meta = body.obj_mut("metadata");
+        let generated = meta.get("generateName").map(Value::str).unwrap_or("").to_string();
+        if meta.get("name").is_none_or(|n| n.str().is_empty()) {
+            let cut = generated.len().min(names::MAX_GENERATE_NAME);
+            let base = generated.get(..cut).unwrap_or("");
+            meta.insert("name", format!("{base}{}", name_suffix(random >> 64)));
+        }
+        for server_owned in
+            ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"]
+        {
+            meta.remove(server_owned);
+        }
+        meta.insert("uid", uuid(random));
+        meta.insert("creationTimestamp", self.surroundings.now());
+        if served.info.generation {
+            meta.insert("generation", 1);
+        }
+        Ok(())
+    }
+
+    /// Works out who owns which field.
+    fn own(&self, served: &Served, old: Option<&Value>, new: &mut Value, subresource: &str, options: &WriteOptions) {
+        let api_version = served.info.gvk().api_version();
+        self.field_manager(served, &api_version, subresource, options).update(old, new);
+    }
+
+    fn field_manager<'a>(
+        &self,
+        served: &Served,
+        api_version: &'a str,
+        subresource: &'a str,
+        options: &'a WriteOptions,
+    ) -> FieldManager<'a> {
+        FieldManager {
+            ty: served.schema.get(),
+            api_version,
+            manager: &options.field_manager,
+            subresource,
+            reset: match (served.info.has_status(), subresource) {
+                (true, "status") => &[&["spec"], &["metadata", "labels"], &["metadata", "ownerReferences"]],
+                (true, "") => &[&["status"]],
+                _ => &[],
+            },
+            versions: &OneVersion,
+            now: self.surroundings.now(),
+        }
+    }
+
+    pub async fn update(
+        &self,
+        user: &User,
+        target: &Target,
+        mut body: Value,
+        options: &WriteOptions,
+    ) -> Result<Written> {
+        let served = self.served(&target.gvr)?.clone();
+        let warnings = self.decode(&served, &mut body, options)?;
+        self.check_update_place(&served, target, &body)?;
+        let conditional = body["metadata"]["resourceVersion"].str().to_string();
+        for attempt in 0.. {
+            let Some(old) = self.current(&served, &target.namespace, &target.name).await? else {
+                if served.info.create_on_update && target.subresource.is_empty() && conditional.is_empty() {
+                    return self.create(user, target, body, options).await;
+                }
+                return Err(Status::not_found(&target.gvr, &target.name));
+            };
+            let done = self.replace(user, &served, target, &old, body.clone(), options, Ownership::Update).await;
+            match done {
+                Err(raced) if raced.is_conflict() && conditional.is_empty() && attempt < RETRIES => {}
+                Err(error) => return Err(error),
+                Ok(mut written) => {
+                    written.warnings.splice(0..0, warnings);
+                    return Ok(written);
+                }
+            }
+        }
+        unreachable!("the loop only ends by returning")
+    }
+
+    fn check_update_place(&self, served: &Served, target: &Target, body: &Value) -> Result<()> {
+        let meta = &body["metadata"];
+        let name = meta["name"].str();
+        if name.is_empty() {
+            return Err(Status::bad_request("name must be provided"));
+        }
+        if name != target.name {
+            let message =
+                format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
+            return Err(Status::bad_request(message));
+        }
+        let namespace = meta["namespace"].str();
+        if served.info.namespaced && !namespace.is_empty() && namespace != target.namespace {
+            let message = format!(
+                "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
+                target.namespace
+            );
+            return Err(Status::bad_request(message));
+        }
+        Ok(())
+    }
+
+    pub async fn patch(&self, user: &User, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Written> {
+        let served = self.served(&target.gvr)?.clone();
+        for attempt in 0.. {
+            let old = self.current(&served, &target.namespace, &target.name).await?;
+            let Some(old) = old else {
+                return match patch {
+                    Patch::Apply(applied) if target.subresource.is_empty() => {
+                        self.apply_new(user, &served, target, applied, options).await
+                    }
+                    _ => Err(Status::not_found(&target.gvr, &target.name)),
+                };
+            };
+            let (mut body, warnings, ownership) = self.patched(&served, target, &old, &patch, options)?;
+            let conditional = body["metadata"]["resourceVersion"].str() != old.revision.to_string();
+            if body["metadata"]["name"].str() != target.name {
+                let message = format!(
+                    "the name of the object ({}) does not match the name on the URL ({})",
+                    body["metadata"]["name"].str(),
+                    target.name
+                );
+                return Err(Status::bad_request(message));
+            }
+            if !conditional {
+                body.obj_mut("metadata").remove("resourceVersion");
+            }
+            match self.replace(user, &served, target, &old, body, options, ownership).await {
+                Err(raced) if raced.is_conflict() && !conditional && attempt < RETRIES => {}
+                Err(error) => return Err(error),
+                Ok(mut written) => {
+                    written.warnings.splice(0..0, warnings);
+                    return Ok(written);
+                }
+            }
+        }
+        unreachable!("the loop only ends by returning")
+    }
+
+    /// The object a patch makes of `old`, decoded and defaulted.
+    fn patched(
+        &self,
+        served: &Served,
+        target: &Target,
+        old: &Object,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<(Value, Vec<String>, Ownership)> {
+        let before = old.value();
+        let mut ownership = Ownership::Update;
+        let mut body = match patch {
+            Patch::Json(ops) => patch::json_patch(&before, ops)?,
+            Patch::Merge(change) => patch::merge_patch(&before, change)?,
+            Patch::Strategic(change) => patch::strategic_merge(&before, change, served.schema.get())?,
+            Patch::Apply(applied) => {
+                let mut applied = applied.clone();
+                let warnings = self.check_applied(served, target, &mut applied, options)?;
+                let merged = self.apply(served, Some(&before), &applied, &target.subresource, options)?;
+                return self.redecode(served, merged, warnings, options);
+            }
+        };
+        let mut warnings = Vec::new();
+        let unknown = match patch {
+            // Upstream's strictness looks at the whole patched object.
+            Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_) => self.decode(served, &mut body, options)?,
+            Patch::Apply(_) => Vec::new(),
+        };
+        warnings.extend(unknown);
+        if body["metadata"]["managedFields"] != before["metadata"]["managedFields"] {
+            ownership = Ownership::Update;
+        }
+        Ok((body, warnings, ownership))
+    }
+
+    fn redecode(
+        &self,
+        served: &Served,
+        mut merged: Value,
+        mut warnings: Vec<String>,
+        options: &WriteOptions,
+    ) -> Result<(Value, Vec<String>, Ownership)> {
+        warnings.extend(self.decode(served, &mut merged, options)?);
+        Ok((merged, warnings, Ownership::Applied))
+    }
+
+    /// Field validation of an apply patch, before it is merged.
+    fn check_applied(
+        &self,
+        served: &Served,
+        target: &Target,
+        applied: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<Vec<String>> {
+        if options.field_manager.is_empty() {
+            let message =
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
+            return Err(Status::new(422, "Invalid", message));
+        }
+        let gvk = served.info.gvk();
+        let sent = Gvk::of(applied);
+        if sent != gvk {
+            let message = format!("the apply patch is of {sent}, but the resource is {gvk}");
+            return Err(Status::bad_request(message));
+        }
+        let name = applied["metadata"]["name"].str();
+        if !name.is_empty() && name != target.name {
+            let message =
+                format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
+            return Err(Status::bad_request(message));
+        }
+        if !applied["metadata"]["managedFields"].is_null() && !applied["metadata"]["managedFields"].is_empty() {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        let unknown = schema::decode(served.schema.get(), applied).map_err(Status::bad_request)?;
+        strictness(&unknown, options.field_validation)
+    }
+
+    fn apply(
+        &self,
+        served: &Served,
+        live: Option<&Value>,
+        applied: &Value,
+        subresource: &str,
+        options: &WriteOptions,
+    ) -> Result<Value> {
+        let gvk = served.info.gvk();
+        let api_version = gvk.api_version();
+        self.field_manager(served, &api_version, subresource, options).apply(&gvk, live, applied, options.force)
+    }
+
+    async fn apply_new(
+        &self,
+        user: &User,
+        served: &Arc<Served>,
+        target: &Target,
+        mut applied: Value,
+        options: &WriteOptions,
+    ) -> Result<Written> {
+        let mut warnings = self.check_applied(served, target, &mut applied, options)?;
+        if served.info.namespaced {
+            applied.set_path(&["metadata", "namespace"], &target.namespace);
+        }
+        applied.set_path(&["metadata", "name"], &target.name);
+        let mut body = self.apply(served, None, &applied, "", options)?;
+        let managed_fields = body["metadata"]["managedFields"].clone();
+        warnings.extend(self.decode(served, &mut body, options)?);
+        self.place(served, target, &mut body)?;
+        body.set_path(&["metadata", "managedFields"], managed_fields);
+        self.create_once(user, served, target, body, options, &mut warnings).await
+    }
+
+    /// Replaces `old` by `body` through the whole chain.
+    #[expect(clippy::too_many_arguments, reason = "one step of a pipeline whose parts are independent")]
+    pub(crate) async fn replace(
+        &self,
+        user: &User,
+        served: &Arc<Served>,
+        target: &Target,
+        old: &Arc<Object>,
+        mut body: Value,
+        options: &WriteOptions,
+        ownership: Ownership,
+    ) -> Result<Written> {
+        let before = old.value();
+        self.check_preconditions(served, target, &before, &body)?;
+        let now = self.surroundings.now();
+        keep_server_metadata(&mut body, &before);
+        let mut request = Request {
+            operation: Operation::Update,
+            resource: served.info,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            object: body,
+            old: &before,
+            user,
+            dry_run: options.dry_run,
+        };
+        let gates = self.gates.get()?;
+        gates.admission.admit(&mut request).await?;
+        served.resource.default(&mut request.object);
+        let cx = Context { now, subresource: &target.subresource, user: &user.name };
+        served.resource.prepare_update(&mut request.object, &before, &cx);
+        let raises = served.info.generation && target.subresource != "status";
+        if raises && served.resource.raises_generation(&request.object, &before) {
+            request.object.obj_mut("metadata").insert("generation", old.facts.generation + 1);
+        }
+        let reserved = self.reserve(served, &mut request.object, Some(&before), options.dry_run).await?;
+        let finish = async {
+            if ownership == Ownership::Update {
+                self.own(served, Some(&before), &mut request.object, &target.subresource, options);
+            }
+            validate_changed(served, &request.object, &before, &cx)?;
+            gates.admission.validate(&request).await?;
+            let warnings = served.resource.warnings(&request.object, Some(&before));
+            let value = std::mem::take(&mut request.object);
+            Ok((self.put_changed(served, old, value, options.dry_run).await?, warnings))
+        };
+        match finish.await {
+            Ok((object, warnings)) => {
+                self.release_replaced(served, &before, &object, options.dry_run).await;
+                Ok(Written { object, created: false, warnings })
+            }
+            Err(error) => {
+                self.release(reserved).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn check_preconditions(&self, served: &Served, target: &Target, before: &Value, body: &Value) -> Result<()> {
+        let (old, new) = (&before["metadata"], &body["metadata"]);
+        let uid = new["uid"].str();
+        if !uid.is_empty() && uid != old["uid"].str() {
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old["uid"].str());
+            return Err(Status::conflict(&target.gvr, &target.name, &why));
+        }
+        let revision = new["resourceVersion"].str();
+        if !revision.is_empty() && revision != "0" && revision != old["resourceVersion"].str() {
+            return Err(Status::modified(&target.gvr, &target.name));
+        }
+        if revision.is_empty() && !served.info.unconditional_update {
+            let mut errors = Errors::new();
+            errors.invalid(
+                &Field::root(before).at("metadata").at("resourceVersion").with(&Value::Int(0)),
+                "must be specified for an update",
+            );
+            return Err(Status::invalid(&served.info.gvk(), &target.name, errors));
+        }
+        Ok(())
+    }
+
+    /// Writes the new state, unless nothing changed. An object that was only waiting for its finalizers goes.
+    async fn put_changed(
+        &self,
+        served: &Arc<Served>,
+        old: &Arc<Object>,
+        mut value: Value,
+        dry_run: bool,
+    ) -> Result<Arc<Object>> {
+        let expect = Expect::Revision(old.revision);
+        if released(&value) && !served.resource.finalizing(&value) {
+            value.obj_mut("metadata").remove("resourceVersion");
+            let mut object = Object::from_value(value, served.info.selectable_fields, old.revision);
+            if !dry_run {
+                let revision = self.commit(served, old.namespace(), old.name(), expect, Change::Delete).await?;
+                object = object.at_revision(revision);
+            }
+            return Ok(Arc::new(object));
+        }
+        let before = old.value();
+        keep_times_if_unchanged(&before, &mut value);
+        if value == *before {
+            return Ok(old.clone());
+        }
+        self.put(served, value, expect, dry_run).await
+    }
+
+    /// Encodes and commits; the answer shares the tree with whoever reads the object next.
+    async fn put(&self, served: &Arc<Served>, mut value: Value, expect: Expect, dry_run: bool) -> Result<Arc<Object>> {
+        served.resource.convert_to_storage(&mut value);
+        let facts = Arc::new(served.facts(&value));
+        let bytes = Object::encode(&mut value);
+        let revision = match (dry_run, expect) {
+            (false, _) => {
+                let ttl = (served.prefix == "/registry/events/").then_some(EVENT_TTL);
+                let change = Change::Put { value: bytes.clone(), facts: Some(facts.clone()), ttl };
+                self.commit(served, &facts.namespace, &facts.name, expect, change).await?
+            }
+            (true, Expect::Absent) => {
+                if self.current(served, &facts.namespace, &facts.name).await?.is_some() {
+                    return Err(Status::already_exists(&served.info.gvr(), &facts.name));
+                }
+                0
+            }
+            (true, Expect::Revision(revision)) => revision,
+            (true, Expect::Anything) => 0,
+        };
+        let object = Object::from_bytes(bytes, facts, revision).map(Arc::new);
+        let object = object.ok_or_else(|| Status::internal("encoded object has no metadata"))?;
+        Ok(served.present(object))
+    }
+}
+
+/// Whether the fields' owners are still to be worked out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    Update,
+    Applied,
+}
+
+/// Unknown and duplicate fields by the request's fieldValidation: an error, warnings or nothing.
+pub fn strictness(problems: &[String], validation: FieldValidation) -> Result<Vec<String>> {
+    match validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(problems.to_vec()),
+        FieldValidation::Strict if problems.is_empty() => Ok(Vec::new()),
+        FieldValidation::Strict => Err(Status::bad_request(format!("strict decoding error: {}", problems.join(", ")))),
+    }
+}
+
+fn validate_new(served: &Served, object: &Value) -> Result<()> {
+    let mut errors = Errors::new();
+    let root = Field::root(object);
+    metadata::validate(&root.at("metadata"), served.info, &mut errors);
+    served.resource.validate(&root, &mut errors);
+    finish_validation(served, object, errors)
+}
+
+fn validate_changed(served: &Served, new: &Value, old: &Value, cx: &Context) -> Result<()> {
+    let mut errors = Errors::new();
+    let root = Field::root(new);
+    let meta = root.at("metadata");
+    metadata::validate_update(&meta, &old["metadata"], &mut errors);
+    metadata::finalizers(&meta, served.info, &mut errors);
+    served.resource.validate_update(&root, old, cx, &mut errors);
+    finish_validation(served, new, errors)
+}
+
+fn finish_validation(served: &Served, object: &Value, errors: Errors) -> Result<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let meta = &object["metadata"];
+    let name = if meta["name"].str().is_empty() { meta["generateName"].str() } else { meta["name"].str() };
+    Err(Status::invalid(&served.info.gvk(), name, errors))
+}
+
+/// Clients cannot change what the server says about an object; what they leave out stays.
+fn keep_server_metadata(body: &mut Value, old: &Value) {
+    let old = &old["metadata"];
+    let meta = body.obj_mut("metadata");
+    for name in ["creationTimestamp", "uid", "namespace", "generation", "resourceVersion"] {
+        match old.get(name) {
+            Some(value) => meta.insert(name, value),
+            None => meta.remove(name),
+        };
+    }
+    // Upstream lets these be left out, but not changed.
+    for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "generateName"] {
+        if let Some(value) = old.get(name)
+            && meta.get(name).is_none_or(Value::is_null)
+        {
+            meta.insert(name, value);
+        }
+    }
+    if meta.get("selfLink").is_some() {
+        meta.remove("selfLink");
+    }
+}
+
+/// Deleted, and nothing holds it any more.
+fn released(value: &Value) -> bool {
+    let meta = &value["metadata"];
+    !meta["deletionTimestamp"].is_null()
+        && meta["finalizers"].items().is_empty()
+        && meta["deletionGracePeriodSeconds"].int() == 0
+}

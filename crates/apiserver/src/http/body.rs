@@ -1,0 +1,40 @@
+//! Bodies: bounded on the way in, streamed on the way out.
+
+use bytes::Bytes;
+use canopus_api::{Result, Status};
+use futures::stream::{Stream, StreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use std::convert::Infallible;
+
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+pub type Body = UnsyncBoxBody<Bytes, Error>;
+
+/// Upstream's limit for request bodies.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+fn never(no: Infallible) -> Error {
+    match no {}
+}
+
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(never).boxed_unsync()
+}
+
+pub fn empty() -> Body {
+    Empty::new().map_err(never).boxed_unsync()
+}
+
+pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
+}
+
+/// Reads a whole request body, up to the limit.
+pub async fn read(body: Incoming) -> Result<Bytes> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(format!("limit is {MAX_BODY}"))),
+        Err(error) => Err(Status::bad_request(format!("error reading the request body: {error}"))),
+    }
+}

@@ -1,0 +1,171 @@
+//! HTTP: from bytes to handlers and back.
+
+mod body;
+mod encode;
+pub(crate) mod negotiate;
+mod query;
+mod resource;
+pub mod serve;
+
+pub use body::{Body, empty, full};
+
+use crate::authn::Credentials;
+use crate::authz::Attributes;
+use crate::request_info::{self, RequestInfo};
+use crate::server::Server;
+use crate::user::User;
+use crate::{discovery, local, openapi};
+use canopus_api::{Result, Status, json};
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// One request with everything known about its sender.
+pub(crate) struct Call {
+    pub user: Arc<User>,
+    pub info: RequestInfo,
+    pub query: query::Query,
+    pub headers: HeaderMap,
+}
+
+/// Answers one request. Never fails: errors become Status answers.
+pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request: Request<Incoming>) -> Response<Body> {
+    let started = Instant::now();
+    let path = query::decode(request.uri().path(), false);
+    let raw_query = request.uri().query().unwrap_or("").to_string();
+    let mut info = request_info::parse(request.method().as_str(), &path, &raw_query);
+    let query = query::Query::parse(&raw_query);
+    if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection")
+        && let Ok(options) = query.list_options()
+    {
+        info.target = local::pinned(&info.target, &options);
+    }
+    let headers = request.headers().clone();
+    let answer = match authenticate(&server, &headers, certificate.as_deref()) {
+        Err(status) => Err(status),
+        Ok(user) => {
+            let call = Call { user, info: info.clone(), query, headers: headers.clone() };
+            answer(&server, call, request).await
+        }
+    };
+    let response = answer.unwrap_or_else(|status| negotiate::status(&headers, &status));
+    if info.is_resource && server.served.contains_key(&info.target.gvr) {
+        let verb = metric_verb(&info.verb);
+        server.metrics.request(verb, &info.target, response.status().as_u16(), started.elapsed());
+    }
+    response
+}
+
+fn metric_verb(verb: &str) -> &str {
+    match verb {
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        _ => "GET",
+    }
+}
+
+fn authenticate(server: &Server, headers: &HeaderMap, certificate: Option<&[u8]>) -> Result<Arc<User>> {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let credentials = Credentials { client_certificate: certificate, authorization };
+    for authenticator in &server.gates.get()?.authenticators {
+        match authenticator.authenticate(&credentials) {
+            Ok(Some(user)) => return Ok(user),
+            Ok(None) => {}
+            Err(why) => {
+                tracing::debug!(%why, "authentication failed");
+                return Err(Status::unauthorized());
+            }
+        }
+    }
+    if authorization.is_some() {
+        return Err(Status::unauthorized());
+    }
+    Ok(User::anonymous())
+}
+
+async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) -> Result<Response<Body>> {
+    if call.info.path.contains("/../") || call.info.path.ends_with("/..") {
+        return Err(Status::no_such_resource());
+    }
+    server.authorize(&Attributes::of(&call.user, &call.info))?;
+    if call.info.is_resource {
+        return resource::answer(server, call, request).await;
+    }
+    if request.method() != http::Method::GET && request.method() != http::Method::HEAD {
+        return Err(Status::method_not_supported(&canopus_api::Gvr::default(), &call.info.verb));
+    }
+    other(server, &call)
+}
+
+/// Paths that are not about resources.
+fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
+    let path = call.info.path.trim_end_matches('/');
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["healthz" | "livez" | "readyz", rest @ ..] => Ok(health(server, parts[0], rest, call.query.has("verbose"))),
+        ["version"] => Ok(json_response(json::to_vec(&discovery::version()))),
+        ["metrics"] => {
+            let mut text = String::new();
+            server.metrics.render(&mut text);
+            Ok(text_response(StatusCode::OK, "text/plain; version=0.0.4", text.into_bytes()))
+        }
+        ["api" | "apis", ..] => discovery::answer(&call.headers, &parts),
+        ["openapi", "v3", rest @ ..] => openapi::answer(&call.headers, rest, &call.query.get("hash")),
+        [""] => Ok(json_response(json::to_vec(&discovery::root_paths()))),
+        _ => Err(Status::no_such_resource()),
+    }
+}
+
+/// `/readyz?verbose` and friends, in upstream's format.
+fn health(server: &Server, endpoint: &str, rest: &[&str], verbose: bool) -> Response<Body> {
+    let ready = server.ready.load(Ordering::Acquire);
+    let checks = [("ping", true), ("log", true), ("etcd", true), ("poststarthook/rbac/bootstrap-roles", ready)];
+    let failed = |(_, good): &(&str, bool)| !good && endpoint != "livez";
+    if !rest.is_empty() {
+        let name = rest.join("/");
+        return match checks.iter().find(|(n, _)| *n == name) {
+            Some(check) if failed(check) => {
+                text_response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", b"not finished".to_vec())
+            }
+            Some(_) => text_response(StatusCode::OK, "text/plain; charset=utf-8", b"ok".to_vec()),
+            None => text_response(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", b"404 page not found\n".to_vec()),
+        };
+    }
+    let bad = checks.iter().any(failed);
+    let mut text = String::new();
+    if verbose || bad {
+        for check in &checks {
+            let line = if failed(check) {
+                format!("[-]{} failed: reason withheld\n", check.0)
+            } else {
+                format!("[+]{} ok\n", check.0)
+            };
+            text += &line;
+        }
+        text += &format!("{endpoint} check {}\n", if bad { "failed" } else { "passed" });
+    } else {
+        text += "ok";
+    }
+    let code = if bad { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+    text_response(code, "text/plain; charset=utf-8", text.into_bytes())
+}
+
+pub(crate) fn json_response(bytes: Vec<u8>) -> Response<Body> {
+    text_response(StatusCode::OK, "application/json", bytes)
+}
+
+pub(crate) fn text_response(code: StatusCode, kind: &'static str, bytes: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(full(bytes));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, private"));
+    response
+}

@@ -1,0 +1,257 @@
+//! Requests about resources: from verb and subresource to the handler.
+
+use super::encode::{View, include_object};
+use super::negotiate::{self, Accept, Encoding, Shape};
+use super::{Body, Call, body};
+use crate::handlers::Written;
+use crate::server::{Served, Server};
+use canopus_api::{Gvr, Patch, Result, Status, Target, Value, value};
+use canopus_resources::Verb;
+use canopus_resources::core::pod::connect;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use std::sync::Arc;
+
+pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) -> Result<Response<Body>> {
+    let target = unpinned(&call);
+    let served = server.served(&target.gvr)?.clone();
+    if let Some(path) = node_path(&call, &target) {
+        return to_node(server, &call, &target, path, request).await;
+    }
+    allowed(&served, &call, &target)?;
+    let accept = negotiate::accept(&call.headers)?;
+    let include = include_object(&call.query.get("includeObject"))?;
+    let view = View { served: &served, accept, include, now: server.surroundings.now() };
+    match call.info.verb.as_str() {
+        "get" if ["", "status"].contains(&target.subresource.as_str()) => {
+            Ok(view.object(StatusCode::OK, &*server.get(&target, call.query.get_options()?).await?))
+        }
+        "get" => Ok(view.object(StatusCode::OK, &*server.get_subresource(&target).await?)),
+        "list" => Ok(view.list(server.list(&target, &call.query.list_options()?).await?)),
+        "watch" => {
+            let watch = server.watch(&target, &call.query.list_options()?).await?;
+            Ok(view.watch(watch, server.surroundings.clone()))
+        }
+        "delete" | "deletecollection" => delete(server, &call, &target, &view, request).await,
+        _ => write(server, &call, &target, &view, request).await,
+    }
+}
+
+/// The target as the path has it: authorization may have put the name of a field selector into it.
+fn unpinned(call: &Call) -> Target {
+    let mut target = call.info.target.clone();
+    if matches!(call.info.verb.as_str(), "list" | "watch" | "deletecollection") {
+        target.name = "".into();
+    }
+    // `/namespaces/x` is a cluster-scoped object, though authorization sees it in its namespace.
+    if target.gvr.group.is_empty() && target.gvr.resource == "namespaces" {
+        target.namespace = "".into();
+    }
+    target
+}
+
+fn allowed(served: &Served, call: &Call, target: &Target) -> Result<()> {
+    if !served.info.namespaced && !target.namespace.is_empty() {
+        return Err(Status::no_such_resource());
+    }
+    let named = matches!(call.info.verb.as_str(), "get" | "update" | "patch" | "delete");
+    if served.info.namespaced && target.namespace.is_empty() && named {
+        return Err(Status::no_such_resource());
+    }
+    let verbs = match target.subresource.as_str() {
+        "" => served.info.verbs,
+        name => served.info.subresource(name).ok_or_else(Status::no_such_resource)?.verbs,
+    };
+    match verbs.iter().any(|v: &Verb| v.name() == call.info.verb) {
+        true => Ok(()),
+        false => Err(Status::method_not_supported(&target.gvr, &call.info.verb)),
+    }
+}
+
+async fn write(
+    server: &Arc<Server>,
+    call: &Call,
+    target: &Target,
+    view: &View<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    let agent = call.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let mut options = call.query.write_options(agent)?;
+    let kind = negotiate::content_type(&call.headers);
+    let bytes = body::read(request.into_body()).await?;
+    let (tree, problems) = negotiate::decode(&bytes, &kind)?;
+    let mut warnings = crate::handlers::write::strictness(&problems, options.field_validation)?;
+    let user = &call.user;
+    let mut done: Written = match call.info.verb.as_str() {
+        "create" => server.post(user, target, tree, &options).await?,
+        "update" => server.put_target(user, target, tree, &options).await?,
+        "patch" => {
+            let patch = match kind.as_str() {
+                "application/json-patch+json" => Patch::Json(tree),
+                "application/merge-patch+json" => Patch::Merge(tree),
+                "application/strategic-merge-patch+json" => Patch::Strategic(tree),
+                "application/apply-patch+yaml" => {
+                    if !call.query.has("fieldManager") {
+                        options.field_manager = "".into();
+                    }
+                    Patch::Apply(tree)
+                }
+                _ => {
+                    return Err(Status::unsupported_media_type(
+                        "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
+                    ));
+                }
+            };
+            server.patch_target(user, target, patch, &options).await?
+        }
+        verb => return Err(Status::method_not_supported(&target.gvr, verb)),
+    };
+    warnings.append(&mut done.warnings);
+    let code = if done.created { StatusCode::CREATED } else { StatusCode::OK };
+    // Scales, tokens and reviews have no table of their own.
+    let plain = !target.subresource.is_empty() && target.subresource != "status";
+    let accept = if plain { Accept { shape: Shape::Plain, ..view.accept } } else { view.accept };
+    let view = View { served: view.served, accept, include: view.include, now: view.now };
+    let mut response = view.object(code, &done.object);
+    warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// `Warning: 299 - "text"` (RFC 7234).
+fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for text in warnings.iter().take(100) {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}
+
+async fn delete(
+    server: &Arc<Server>,
+    call: &Call,
+    target: &Target,
+    view: &View<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    let kind = negotiate::content_type(&call.headers);
+    let bytes = body::read(request.into_body()).await?;
+    let sent = if bytes.is_empty() { Value::Null } else { negotiate::decode(&bytes, &kind)?.0 };
+    let options = call.query.delete_options(&sent)?;
+    if call.info.verb == "deletecollection" {
+        let list = server.delete_collection(&call.user, target, &call.query.list_options()?, &options).await?;
+        let accept = Accept { shape: Shape::Plain, encoding: Encoding::Json };
+        let view = View { served: view.served, accept, include: view.include, now: view.now };
+        let revision = server.store.revision();
+        return Ok(view.list(canopus_api::List { revision, items: list, ..Default::default() }));
+    }
+    let done = server.delete(&call.user, target, &options).await?;
+    // These kinds answer what was deleted, as upstream; others only that it was.
+    let returned = ["pods", "services", "serviceaccounts", "persistentvolumeclaims", "resourcequotas"];
+    if !done.gone || returned.contains(&view.served.info.plural) {
+        return Ok(view.object(StatusCode::OK, &done.object));
+    }
+    let details = value!({
+        "name": target.name.clone(), "group": target.gvr.group.clone(), "kind": target.gvr.resource.clone(),
+        "uid": done.object.facts.uid.clone(),
+    });
+    let mut details = details;
+    if target.gvr.group.is_empty() {
+        details.remove("group");
+    }
+    let status =
+        value!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+    Ok(negotiate::respond(Accept { shape: Shape::Plain, ..view.accept }, StatusCode::OK, &status))
+}
+
+/// Where at the node a connecting subresource leads; None when the request isn't of that kind.
+enum NodePath {
+    Pod { verb: &'static str },
+    Node,
+}
+
+fn node_path(call: &Call, target: &Target) -> Option<NodePath> {
+    if !target.gvr.group.is_empty() {
+        return None;
+    }
+    let connects = matches!(call.info.verb.as_str(), "get" | "create");
+    match (target.gvr.resource.as_str(), target.subresource.as_str()) {
+        ("pods", "log") if call.info.verb == "get" => Some(NodePath::Pod { verb: "containerLogs" }),
+        ("pods", "exec") if connects => Some(NodePath::Pod { verb: "exec" }),
+        ("pods", "attach") if connects => Some(NodePath::Pod { verb: "attach" }),
+        ("pods", "portforward") if connects => Some(NodePath::Pod { verb: "portForward" }),
+        ("nodes", "proxy") => Some(NodePath::Node),
+        _ => None,
+    }
+}
+
+async fn to_node(
+    server: &Arc<Server>,
+    call: &Call,
+    target: &Target,
+    path: NodePath,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    let nodes = Gvr::new("", "v1", "nodes");
+    let (node, path) = match path {
+        NodePath::Node => {
+            let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
+            (target.name.to_string(), format!("/{}{query}", call.info.rest))
+        }
+        NodePath::Pod { verb } => {
+            let pod = server.get(&Target { subresource: "".into(), ..target.clone() }, None).await?;
+            let pod = pod.value();
+            let node = pod["spec"]["nodeName"].str().to_string();
+            let container = match verb {
+                "portForward" => "",
+                _ => connect::container(&pod, &call.query.get("container"))?,
+            };
+            if node.is_empty() {
+                return Err(Status::bad_request(format!("pod {} does not have a host assigned", target.name)));
+            }
+            (node, pod_path(verb, target, container, request.uri().query().unwrap_or("")))
+        }
+    };
+    let object = server.get(&Target::new(&nodes, "", &node), None).await?;
+    let address = crate::node_proxy::address(&object.value())?;
+    server.gates.get()?.nodes.forward(&address, &path, request).await
+}
+
+/// The node agent's path: upstream's kubelet API, with its parameter names.
+fn pod_path(verb: &str, target: &Target, container: &str, query: &str) -> String {
+    let mut path = format!("/{verb}/{}/{}", target.namespace, target.name);
+    if !container.is_empty() {
+        path += &format!("/{container}");
+    }
+    let renamed = query.split('&').filter(|p| !p.is_empty() && !p.starts_with("container=")).map(|pair| {
+        if verb == "containerLogs" || verb == "portForward" {
+            return pair.to_string();
+        }
+        match pair.split_once('=').unwrap_or((pair, "")) {
+            ("stdin", v) => format!("input={}", flag(v)),
+            ("stdout", v) => format!("output={}", flag(v)),
+            ("stderr", v) => format!("error={}", flag(v)),
+            ("tty", v) => format!("tty={}", flag(v)),
+            _ => pair.to_string(),
+        }
+    });
+    let query = renamed.collect::<Vec<_>>().join("&");
+    if query.is_empty() { path } else { format!("{path}?{query}") }
+}
+
+fn flag(value: &str) -> &'static str {
+    if ["1", "true", ""].contains(&value) { "1" } else { "0" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_paths_use_the_agents_parameter_names() {
+        let target = Target::new(&Gvr::new("", "v1", "pods"), "ns", "p").subresource("exec");
+        let path = pod_path("exec", &target, "c", "command=ls&command=-l&container=c&stdin=true&stdout=true&tty=false");
+        assert_eq!(path, "/exec/ns/p/c?command=ls&command=-l&input=1&output=1&tty=0");
+        assert_eq!(pod_path("containerLogs", &target, "c", "follow=true"), "/containerLogs/ns/p/c?follow=true");
+    }
+}

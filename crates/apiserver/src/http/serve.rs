@@ -1,0 +1,94 @@
+//! Listening: TLS, HTTP/1.1 and HTTP/2 on one port.
+
+use super::handle;
+use crate::server::Server;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// A client that does not finish its handshake or its headers in this time is dropped.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Upstream's http2-max-streams-per-connection.
+const MAX_STREAMS: u32 = 100;
+
+/// Serves until `shutdown`; connections then get a graceful close and a moment to finish.
+pub async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    shutdown: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let connections = tokio_util::task::TaskTracker::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely: wait for some to be closed.
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = shutdown.cancelled() => break,
+        };
+        let (server, acceptor, shutdown) = (server.clone(), acceptor.clone(), shutdown.clone());
+        connections.spawn(async move {
+            if let Err(error) = connection(server, acceptor, stream, shutdown).await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+    connections.close();
+    let _ = tokio::time::timeout(Duration::from_secs(2), connections.wait()).await;
+}
+
+async fn connection(
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    shutdown: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
+    let certificate: Option<Arc<[u8]>> =
+        stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| Arc::from(c.as_ref()));
+    let service = service_fn(move |request| {
+        let (server, certificate) = (server.clone(), certificate.clone());
+        async move {
+            // A task of its own: a client that goes away must not stop a write half-way.
+            let answer = tokio::spawn(handle(server, certificate, request)).await;
+            Ok::<_, Infallible>(answer.unwrap_or_else(|panic| {
+                tracing::error!(%panic, "a request handler panicked");
+                super::negotiate::status(
+                    &http::HeaderMap::new(),
+                    &canopus_api::Status::internal("panic while serving the request"),
+                )
+            }))
+        }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(1 << 20)
+        .keep_alive_interval(Duration::from_secs(30));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        done = connection.as_mut() => done,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The API in-process: the same handlers, authorization and admission, under a fixed identity; only TLS and parsing are skipped.
+
+use crate::authz::Attributes;
+use crate::server::Server;
+use crate::user::User;
+use async_trait::async_trait;
+use canopus_api::{Api, DeleteOptions, List, ListOptions, Object, Patch, Result, Target, Value, Watch, WriteOptions};
+use std::sync::Arc;
+
+pub struct LocalApi {
+    server: Arc<Server>,
+    user: Arc<User>,
+    /// The field manager of writes that name none.
+    manager: String,
+}
+
+impl LocalApi {
+    /// `manager` is the component's name, as it would appear in a User-Agent.
+    pub fn new(server: Arc<Server>, user: Arc<User>, manager: &str) -> Arc<dyn Api> {
+        Arc::new(LocalApi { server, user, manager: manager.into() })
+    }
+
+    fn allow(&self, verb: &str, target: &Target) -> Result<()> {
+        self.server.authorize(&Attributes {
+            user: &self.user,
+            verb,
+            is_resource: true,
+            group: &target.gvr.group,
+            version: &target.gvr.version,
+            resource: &target.gvr.resource,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            path: "",
+        })
+    }
+
+    fn options(&self, options: &WriteOptions) -> WriteOptions {
+        let mut options = options.clone();
+        if options.field_manager.is_empty() {
+            options.field_manager = self.manager.as_str().into();
+        }
+        options
+    }
+}
+
+/// Cancelling a caller must not cancel a write half-way between its parts (an address reserved, an object not yet written).
+async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.map_err(canopus_api::Status::internal)?
+}
+
+#[async_trait]
+impl Api for LocalApi {
+    async fn get(&self, target: &Target) -> Result<Arc<Object>> {
+        self.allow("get", target)?;
+        if target.subresource.is_empty() || target.subresource == "status" {
+            return self.server.get(target, None).await;
+        }
+        self.server.get_subresource(target).await
+    }
+
+    async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
+        self.allow("list", &pinned(target, options))?;
+        self.server.list(target, options).await
+    }
+
+    async fn watch(&self, target: &Target, options: &ListOptions) -> Result<Watch> {
+        self.allow("watch", &pinned(target, options))?;
+        self.server.watch(target, options).await
+    }
+
+    async fn create(&self, target: &Target, body: Value, options: &WriteOptions) -> Result<Arc<Object>> {
+        self.allow("create", target)?;
+        let (server, user, target, options) =
+            (self.server.clone(), self.user.clone(), target.clone(), self.options(options));
+        detached(async move { Ok(server.post(&user, &target, body, &options).await?.object) }).await
+    }
+
+    async fn update(&self, target: &Target, body: Value, options: &WriteOptions) -> Result<Arc<Object>> {
+        self.allow("update", target)?;
+        let (server, user, target, options) =
+            (self.server.clone(), self.user.clone(), target.clone(), self.options(options));
+        detached(async move { Ok(server.put_target(&user, &target, body, &options).await?.object) }).await
+    }
+
+    async fn patch(&self, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Arc<Object>> {
+        self.allow("patch", target)?;
+        let (server, user, target, options) =
+            (self.server.clone(), self.user.clone(), target.clone(), self.options(options));
+        detached(async move { Ok(server.patch_target(&user, &target, patch, &options).await?.object) }).await
+    }
+
+    async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Arc<Object>> {
+        self.allow("delete", target)?;
+        let (server, user, target, options) = (self.server.clone(), self.user.clone(), target.clone(), options.clone());
+        detached(async move { Ok(server.delete(&user, &target, &options).await?.object) }).await
+    }
+
+    async fn delete_collection(&self, target: &Target, list: &ListOptions, options: &DeleteOptions) -> Result<()> {
+        self.allow("deletecollection", target)?;
+        self.server.delete_collection(&self.user, target, list, options).await.map(|_| ())
+    }
+}
+
+/// A list or watch of one named object is authorized as such (upstream puts the name of a field selector into the request).
+pub fn pinned(target: &Target, options: &ListOptions) -> Target {
+    let mut pinned = target.clone();
+    if let Some(name) = options.fields.required("metadata.name") {
+        pinned.name = name.into();
+    }
+    pinned
+}

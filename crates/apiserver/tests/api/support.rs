@@ -1,0 +1,55 @@
+//! An API server on a store in memory that lets everybody do everything.
+
+use canopus_api::{Api, Gvr, Status, Target, Time, Value, value};
+use canopus_apiserver::admission::Chain;
+use canopus_apiserver::authz::{Attributes, Authorizer, Decision};
+use canopus_apiserver::node_proxy::NodeProxy;
+use canopus_apiserver::server::{Gates, TokenClaims, TokenIssuer};
+use canopus_apiserver::surroundings::System;
+use canopus_apiserver::{LocalApi, Server, User};
+use canopus_store::memory::MemoryStore;
+use std::sync::Arc;
+
+struct Everybody;
+
+impl Authorizer for Everybody {
+    fn authorize(&self, _: &Attributes) -> Decision {
+        Decision::Allow(String::new())
+    }
+}
+
+struct NoTokens;
+
+impl TokenIssuer for NoTokens {
+    fn issue(&self, _: TokenClaims) -> Result<(String, Time), Status> {
+        Err(Status::unavailable("no tokens here"))
+    }
+}
+
+pub async fn api() -> Arc<dyn Api> {
+    let store = Arc::new(MemoryStore::new(Default::default()).unwrap());
+    let server = Server::start(store, Arc::new(System), "10.96.0.0/16").await.unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    server.gates.set(Gates {
+        authenticators: Vec::new(),
+        authorizer: Box::new(Everybody),
+        admission: Chain(Vec::new()),
+        tokens: Arc::new(NoTokens),
+        nodes: Arc::new(NodeProxy::new(Arc::new(tls))),
+    });
+    LocalApi::new(server, User::new("tester", &[]), "tests")
+}
+
+pub fn config_maps() -> Gvr {
+    Gvr::new("", "v1", "configmaps")
+}
+
+pub fn target(name: &str) -> Target {
+    Target::new(&config_maps(), "default", name)
+}
+
+pub fn config_map(name: &str, data: &str) -> Value {
+    value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": data}})
+}
