@@ -17,7 +17,7 @@ impl Server {
         match (served.info.plural, target.subresource.as_str()) {
             (_, "") if !served.info.stored => self.review(user, &served, target, body, options),
             (_, "") => self.create(user, target, body, options).await,
-            ("pods", "binding") => self.bind(user, &served, target, body, options).await,
+            ("pods", "binding") => self.bind(&served, target, body, options).await,
             ("serviceaccounts", "token") => self.token(&served, target, body, options).await,
             _ => Err(Status::method_not_supported(&target.gvr, "create")),
         }
@@ -100,10 +100,9 @@ impl Server {
         Err(Status::modified(&target.gvr, &target.name))
     }
 
-    /// `pods/binding`: the scheduler's decision.
+    /// `pods/binding`: the scheduler's decision. Like upstream it changes what an update may not, and owns no fields.
     async fn bind(
         &self,
-        user: &User,
         served: &Arc<Served>,
         target: &Target,
         binding: Value,
@@ -129,7 +128,7 @@ impl Server {
                 return Err(Status::conflict(&target.gvr, &target.name, &why));
             }
             bind::bind(&mut pod, &binding, self.surroundings.now())?;
-            match self.replace(user, served, target, &old, pod, options, Ownership::Update).await {
+            match self.put_changed(served, &old, pod, options.dry_run).await {
                 Err(raced) if raced.is_conflict() => {}
                 Err(error) => return Err(error),
                 Ok(_) => {

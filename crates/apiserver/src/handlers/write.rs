@@ -30,7 +30,8 @@ impl Server {
         self.place(&served, target, &mut body)?;
         let name = body["metadata"]["name"].str().to_string();
         for _ in 0..RETRIES {
-            match self.create_once(user, &served, target, body.clone(), options, &mut warnings).await {
+            match self.create_once(user, &served, target, body.clone(), options, &mut warnings, Ownership::Update).await
+            {
                 // A generated name was taken: roll the dice again.
                 Err(taken) if taken.is_already_exists() && name.is_empty() => {}
                 done => return done,
@@ -40,6 +41,7 @@ impl Server {
         Err(Status::new(409, "AlreadyExists", message))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one step of a pipeline whose parts are independent")]
     async fn create_once(
         &self,
         user: &User,
@@ -48,6 +50,7 @@ impl Server {
         mut body: Value,
         options: &WriteOptions,
         warnings: &mut Vec<String>,
+        ownership: Ownership,
     ) -> Result<Written> {
         let now = self.surroundings.now();
         let info = served.info;
@@ -71,7 +74,9 @@ impl Server {
         served.resource.prepare_create(&mut request.object, &cx);
         let reserved = self.reserve(served, &mut request.object, None, options.dry_run).await?;
         let finish = async {
-            self.own(served, None, &mut request.object, "", options);
+            if ownership == Ownership::Update {
+                self.own(served, None, &mut request.object, "", options);
+            }
             validate_new(served, &request.object)?;
             gates.admission.validate(&request).await?;
             warnings.extend(served.resource.warnings(&request.object, None));
@@ -412,7 +417,7 @@ impl Server {
         warnings.extend(self.decode(served, &mut body, options)?);
         self.place(served, target, &mut body)?;
         body.set_path(&["metadata", "managedFields"], managed_fields);
-        self.create_once(user, served, target, body, options, &mut warnings).await
+        self.create_once(user, served, target, body, options, &mut warnings, Ownership::Applied).await
     }
 
     /// Replaces `old` by `body` through the whole chain.
@@ -498,7 +503,7 @@ impl Server {
     }
 
     /// Writes the new state, unless nothing changed. An object that was only waiting for its finalizers goes.
-    async fn put_changed(
+    pub(crate) async fn put_changed(
         &self,
         served: &Arc<Served>,
         old: &Arc<Object>,
