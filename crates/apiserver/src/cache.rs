@@ -8,7 +8,7 @@ use canopus_resources::Resource;
 use canopus_store::{Progress, Store, Version, prefix_end};
 use compact_str::CompactString;
 use parking_lot::RwLock;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -30,7 +30,7 @@ pub struct Cache {
     resource: &'static dyn Resource,
     namespaced: bool,
     state: RwLock<State>,
-    progress: Progress,
+    progress: RwLock<Progress>,
 }
 
 #[derive(Default)]
@@ -54,9 +54,12 @@ pub enum Scope {
     Node(CompactString),
 }
 
+/// A watcher's id and where its events go.
+type Watcher = (u64, mpsc::Sender<Arc<CacheEvent>>);
+
 #[derive(Default)]
 struct Watchers {
-    by_scope: HashMap<Scope, Vec<(u64, mpsc::Sender<Arc<CacheEvent>>)>>,
+    by_scope: HashMap<Scope, Vec<Watcher>>,
     last_id: u64,
 }
 
@@ -143,33 +146,71 @@ impl Cache {
             resource,
             namespaced: resource.info().namespaced,
             state: RwLock::default(),
-            progress: watch.progress(),
+            progress: RwLock::new(watch.progress()),
         });
-        {
-            let mut state = cache.state.write();
-            for version in &range.items {
-                if let Some(object) = cache.object(version) {
-                    state.objects.insert(cache.key(&version.key), object);
-                }
-            }
-            state.revision = range.revision;
-            state.complete_after = range.revision;
-        }
-        let follower = Arc::downgrade(&cache);
+        cache.catch_up(&range);
+        let (follower, store) = (Arc::downgrade(&cache), Arc::downgrade(store));
         tokio::spawn(async move {
             while let Some(group) = watch.next().await {
                 let Some(cache) = follower.upgrade() else { return };
                 match group {
                     Ok(events) => cache.apply(&events),
-                    Err(error) => {
-                        // The store ends a watch only when it has failed or is closing; readers then get its error.
-                        tracing::error!(%error, prefix = cache.prefix, "watch cache lost its store");
-                        return;
+                    Err(canopus_store::Error::Lagged) => {
+                        let Some(store) = store.upgrade() else { return };
+                        match cache.restart(&*store).await {
+                            Ok(again) => watch = again,
+                            Err(error) => return cache.lost(&error),
+                        }
                     }
+                    // The store has failed or is closing; readers get its error.
+                    Err(error) => return cache.lost(&error),
                 }
             }
         });
         Ok(cache)
+    }
+
+    fn lost(&self, error: &canopus_store::Error) {
+        tracing::error!(%error, prefix = self.prefix, "watch cache lost its store");
+    }
+
+    /// After falling behind: reads everything again. Watchers see the difference as events; who wants to start at a
+    /// revision in between is told to list anew.
+    async fn restart(&self, store: &dyn Store) -> Result<canopus_store::Watch, canopus_store::Error> {
+        let range = store.range(&self.prefix, &prefix_end(&self.prefix), None, 0).await?;
+        let watch = store.watch(&self.prefix, range.revision + 1).await?;
+        self.catch_up(&range);
+        *self.progress.write() = watch.progress();
+        Ok(watch)
+    }
+
+    /// Takes over a whole range: what it does not hold is gone.
+    fn catch_up(&self, range: &canopus_store::Range) {
+        let mut state = self.state.write();
+        let mut gone: BTreeSet<CompactString> = state.objects.keys().cloned().collect();
+        // In the order of their revisions, as watchers expect events.
+        let mut items: Vec<&Arc<Version>> = range.items.iter().collect();
+        items.sort_by_key(|version| version.mod_revision);
+        for version in items {
+            let key = self.key(&version.key);
+            gone.remove(&key);
+            let previous = state.objects.get(&key).cloned();
+            if previous.as_ref().is_some_and(|p| p.revision == version.mod_revision) {
+                continue;
+            }
+            if let Some(object) = self.object(version) {
+                state.objects.insert(key, object.clone());
+                let event = CacheEvent { revision: object.revision, object: Some(object), previous };
+                state.watchers.dispatch(&Arc::new(event));
+            }
+        }
+        for key in gone {
+            let previous = state.objects.remove(&key);
+            state.watchers.dispatch(&Arc::new(CacheEvent { revision: range.revision, object: None, previous }));
+        }
+        state.window.clear();
+        state.revision = range.revision;
+        state.complete_after = range.revision;
     }
 
     fn key(&self, store_key: &str) -> CompactString {
@@ -216,17 +257,21 @@ impl Cache {
         }
     }
 
+    fn progress(&self) -> Progress {
+        self.progress.read().clone()
+    }
+
     /// Waits until the cache has seen everything up to `revision`.
     pub async fn reached(&self, revision: u64) -> Result<(), Status> {
-        self.progress.reached(revision).await.map_err(|e| match e {
-            canopus_store::Error::FutureRevision { .. } => too_large(revision, self.progress.revision()),
+        self.progress().reached(revision).await.map_err(|e| match e {
+            canopus_store::Error::FutureRevision { .. } => too_large(revision, self.progress().revision()),
             other => crate::storage::status(other),
         })
     }
 
     /// Up to which revision this cache has seen everything.
     pub fn current(&self) -> u64 {
-        self.progress.revision().max(self.state.read().revision)
+        self.progress().revision().max(self.state.read().revision)
     }
 
     pub fn prefix(&self) -> &str {
@@ -252,7 +297,7 @@ impl Cache {
 
     /// All objects in scope that `options` selects, in key order, and the revision they are the state of.
     pub fn snapshot(&self, namespace: &str, options: &ListOptions) -> (Vec<Arc<Object>>, u64) {
-        let revision = self.progress.revision();
+        let revision = self.progress().revision();
         let state = self.state.read();
         let items = select(&state.objects, self.namespaced, namespace, options);
         (items, revision.max(state.revision))
@@ -266,7 +311,7 @@ impl Cache {
         from: Option<u64>,
     ) -> Result<Subscription, Status> {
         let scope = self.scope(namespace, options);
-        let seen = self.progress.revision();
+        let seen = self.progress().revision();
         let mut state = self.state.write();
         let revision = seen.max(state.revision);
         let (initial, missed) = match from {

@@ -7,6 +7,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod cache;
+pub mod compaction;
 pub mod discovery;
 pub mod handlers;
 pub mod http;

@@ -15,8 +15,8 @@ pub struct LocalApi {
 }
 
 impl LocalApi {
-    /// `manager` is the component's name, as it would appear in a User-Agent.
-    pub fn new(server: Arc<Server>, user: Arc<User>, manager: &str) -> Arc<dyn Api> {
+    /// The door for one identity. `manager` is the component's name, as it would appear in a User-Agent.
+    pub fn shared(server: Arc<Server>, user: Arc<User>, manager: &str) -> Arc<dyn Api> {
         Arc::new(LocalApi { server, user, manager: manager.into() })
     }
 

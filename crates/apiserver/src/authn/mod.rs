@@ -16,10 +16,13 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// Checks a bearer token alone, for TokenReview. `audiences` empty means the API server's own.
     /// Answers the user and the audiences the token is good for.
-    fn review(&self, _token: &str, _audiences: &[String]) -> Result<Option<(Arc<User>, Vec<String>)>, Unauthenticated> {
+    fn review(&self, _token: &str, _audiences: &[String]) -> Result<Option<Reviewed>, Unauthenticated> {
         Ok(None)
     }
 }
+
+/// A user, and the audiences the token is good for.
+pub type Reviewed = (Arc<User>, Vec<String>);
 
 /// The reason is for the log; the client learns only that it is not authenticated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -87,7 +87,7 @@ impl Server {
         let held = !marked["metadata"]["finalizers"].items().is_empty() || served.resource.finalizing(before);
         if already {
             let left = before["metadata"]["deletionGracePeriodSeconds"].int();
-            if grace > 0 && grace >= left || held && grace >= left {
+            if grace >= left && (grace > 0 || held) {
                 return Some(marked);
             }
             if grace > 0 || held {

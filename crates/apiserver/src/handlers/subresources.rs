@@ -6,6 +6,7 @@ use crate::server::{Served, Server, TokenClaims};
 use crate::user::User;
 use canopus_api::{Errors, Field, Object, Patch, Result, Status, Target, Value, WriteOptions, patch, value};
 use canopus_resources::apps::workload::{apply_scale, to_scale, validate_scale};
+use canopus_resources::authentication::tokenrequest;
 use canopus_resources::core::pod::bind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,20 +152,15 @@ impl Server {
     ) -> Result<Written> {
         let account = self.current(served, &target.namespace, &target.name).await?;
         let account = account.ok_or_else(|| Status::not_found(&target.gvr, &target.name))?;
-        let spec = &body["spec"];
-        let seconds = spec.get("expirationSeconds").map_or(3600, Value::int);
+        tokenrequest::default(&mut body);
         let mut errors = Errors::new();
-        let root = Field::root(&body);
-        let at = root.at("spec");
-        if seconds < 600 {
-            errors.invalid(&at.at("expirationSeconds"), "may not specify a duration less than 10 minutes");
-        } else if seconds > 1 << 32 {
-            errors.invalid(&at.at("expirationSeconds"), "may not specify a duration larger than 2^32 seconds");
-        }
+        tokenrequest::validate(&Field::root(&body), &mut errors);
         if !errors.is_empty() {
             let gvk = canopus_api::Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
             return Err(Status::invalid(&gvk, "", errors));
         }
+        let spec = &body["spec"];
+        let seconds = spec["expirationSeconds"].int();
         let mut claims = TokenClaims {
             namespace: target.namespace.to_string(),
             service_account: target.name.to_string(),
@@ -186,7 +182,6 @@ impl Server {
         meta.insert("name", &target.name);
         meta.insert("namespace", &target.namespace);
         meta.insert("creationTimestamp", self.surroundings.now());
-        body.obj_mut("spec").insert("expirationSeconds", seconds);
         let object = Arc::new(Object::from_value(body, &[], 0));
         Ok(Written { object, created: true, warnings: Vec::new() })
     }

@@ -39,7 +39,7 @@ pub async fn api() -> Arc<dyn Api> {
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(NodeProxy::new(Arc::new(tls))),
     });
-    LocalApi::new(server, User::new("tester", &[]), "tests")
+    LocalApi::shared(server, User::new("tester", &[]), "tests")
 }
 
 pub fn config_maps() -> Gvr {
