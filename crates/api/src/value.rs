@@ -485,7 +485,6 @@ macro_rules! value_entries {
 
 #[cfg(test)]
 mod tests {
-    use crate::value;
 
     #[test]
     fn macro_builds_sorted_objects() {

@@ -5,12 +5,14 @@ mod delta;
 mod entry;
 mod list;
 mod merge;
+mod scale;
 pub mod set;
 mod typed;
 mod update;
 
 pub use delta::Delta;
 pub use entry::{Entry, Error, Operation, validate};
+pub use scale::{ReplicasPaths, parent_managed_fields, scale_managed_fields};
 pub use set::Set;
 pub use update::{FieldManager, OneVersion, Versions, keep_times_if_unchanged};
 

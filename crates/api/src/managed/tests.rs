@@ -1,4 +1,4 @@
-use super::{FieldManager, OneVersion, keep_times_if_unchanged};
+use super::{FieldManager, OneVersion, Versions, keep_times_if_unchanged};
 use crate::api::Gvk;
 use crate::json;
 use crate::schema::testing::deployment;
@@ -72,6 +72,48 @@ fn a_create_owns_what_upstream_says_it_owns() {
             r#""k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{},"f:protocol":{}}},"#,
             r#""f:resources":{}}}}}}}"#
         )]
+    );
+}
+
+#[test]
+fn a_pod_of_upstreams_type() {
+    let ty = canopus_schema::kind("", "v1", "Pod").unwrap().get();
+    let writer = |manager, subresource, reset| FieldManager {
+        ty,
+        api_version: "v1",
+        manager,
+        subresource,
+        reset,
+        versions: &OneVersion,
+        now: Time::from_unix(1),
+    };
+    let mut pod = value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "labels": {"run": "x"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Always", "securityContext": {}},
+        "status": {"phase": "Pending"}});
+    crate::schema::complete(ty, &mut pod);
+    writer("kubectl-run", "", STATUS).update(None, &mut pod);
+    let mut running = stored(pod);
+    let old = running.clone();
+    running.set(
+        "status",
+        value!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}], "containerStatuses": [{"name": "c", "ready": true}],
+            "conditions": [{"type": "Ready", "status": "True"}]}),
+    );
+    writer("kubelet", "status", &[&["spec"]]).update(Some(&old), &mut running);
+    assert_eq!(
+        owners(&running),
+        [
+            concat!(
+                r#"kubectl-run/Update@1: {"f:metadata":{"f:labels":{".":{},"f:run":{}}},"f:spec":{"f:containers":{"#,
+                r#""k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:name":{},"f:resources":{}}},"f:restartPolicy":{},"#,
+                r#""f:securityContext":{}}}"#
+            ),
+            concat!(
+                r#"kubelet/Update@1/status: {"f:status":{"f:conditions":{".":{},"k:{\"type\":\"Ready\"}":{".":{},"#,
+                r#""f:status":{},"f:type":{}}},"f:containerStatuses":{},"f:phase":{},"f:podIPs":{".":{},"#,
+                r#""k:{\"ip\":\"10.0.0.1\"}":{".":{},"f:ip":{}}}}}"#
+            ),
+        ]
     );
 }
 
@@ -322,4 +364,83 @@ fn timestamps_alone_are_no_change() {
     changed.set_path(&["spec", "replicas"], 8);
     keep_times_if_unchanged(&old, &mut changed);
     assert!(owners(&changed)[0].contains("@1893456000"));
+}
+
+#[test]
+fn managers_of_other_versions_are_asked_in_their_own() {
+    /// `apps/v0` calls replicas `paused` (true for more than none), to have something to convert.
+    struct Old;
+    impl Versions for Old {
+        fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, &'static canopus_schema::Type)> {
+            let mut out = object.clone();
+            match api_version {
+                "apps/v0" => {
+                    let replicas = out.remove_path(&["spec", "replicas"]).unwrap_or_default().int();
+                    out.set_path(&["spec", "paused"], replicas > 0);
+                }
+                "apps/v1" => {
+                    let paused = out.remove_path(&["spec", "paused"]).unwrap_or_default().bool();
+                    out.set_path(&["spec", "replicas"], i64::from(paused));
+                }
+                _ => return None,
+            }
+            out.set("apiVersion", api_version);
+            Some((out, deployment()))
+        }
+    }
+    let writer = |manager, at| FieldManager { versions: &Old, ..writer(manager, at) };
+    let entry = |manager: &str, version: &str, fields: Value| {
+        value!({"manager": manager, "operation": "Update", "apiVersion": version, "fieldsType": "FieldsV1",
+            "fieldsV1": fields, "time": "1970-01-01T00:00:01Z"})
+    };
+    let mut old = stored(object());
+    let paused = || value!({"f:spec": {"f:paused": {}}});
+    old.set_path(
+        &["metadata", "managedFields"],
+        value!([entry("gone", "apps/v9", paused()), entry("old", "apps/v0", paused())]),
+    );
+    let mut new = old.clone();
+    new.set_path(&["spec", "replicas"], 5);
+    writer("x", 2).update(Some(&old), &mut new);
+    assert_eq!(
+        owners(&new),
+        [r#"old/Update@1: {"f:spec":{"f:paused":{}}}"#, r#"x/Update@2: {"f:spec":{"f:replicas":{}}}"#],
+        "what it owns has not changed in its version"
+    );
+    let mut none = new.clone();
+    none.set_path(&["spec", "replicas"], 0);
+    writer("x", 3).update(Some(&new), &mut none);
+    assert_eq!(owners(&none), [r#"x/Update@3: {"f:spec":{"f:replicas":{}}}"#]);
+}
+
+proptest::proptest! {
+    /// Whatever is applied twice is the same the second time, and nothing panics on the way.
+    #[test]
+    fn applying_again_changes_nothing(
+        replicas in proptest::option::of(0i64..3),
+        names in proptest::collection::vec("[abc]", 0..4),
+        images in proptest::collection::vec("[xyz]", 4),
+        finalizers in proptest::collection::vec("[pq]", 0..3),
+        live in proptest::collection::vec("[abcd]", 0..4),
+    ) {
+        let unique = |names: &[String]| {
+            let mut seen = std::collections::HashSet::new();
+            names.iter().filter(|n| seen.insert((*n).clone())).cloned().collect::<Vec<_>>()
+        };
+        let containers = |names: &[String]| -> Value {
+            unique(names).iter().zip(&images).map(|(n, i)| value!({"name": n, "image": i})).collect()
+        };
+        let mut c = config(value!({"template": {"spec": {"containers": containers(&names)}}}));
+        c.set_path(&["metadata", "finalizers"], unique(&finalizers).iter().collect::<Value>());
+        if let Some(n) = replicas {
+            c.set_path(&["spec", "replicas"], n);
+        }
+        let mut first = object();
+        first.set_path(&["spec", "template", "spec", "containers"], containers(&live));
+        writer("a", 1).update(None, &mut first);
+        let first = stored(first);
+        let once = apply("x", 2, Some(&first), &c, true).unwrap();
+        let twice = apply("x", 3, Some(&once), &c, false).unwrap();
+        proptest::prop_assert_eq!(once, twice);
+    }
 }

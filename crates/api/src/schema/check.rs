@@ -159,10 +159,8 @@ fn time(value: &Value, layout: &str) -> Result<(), Problem> {
 /// Go's account of where a time stops being one.
 fn bad_time(text: &str, layout: &str) -> String {
     let rest_at = |at: usize| text.get(at..).unwrap_or("");
-    let digits = |from: usize| {
-        let count = text.as_bytes().get(from..).map_or(0, |b| b.iter().take_while(|d| d.is_ascii_digit()).count());
-        count
-    };
+    let digits =
+        |from: usize| text.as_bytes().get(from..).map_or(0, |b| b.iter().take_while(|d| d.is_ascii_digit()).count());
     let elements = [("2006", 4), ("-", 0), ("01", 2), ("-", 0), ("02", 2), ("T", 0), ("15", 2), (":", 0)];
     let mut at = 0;
     for (element, count) in elements.into_iter().chain([("04", 2), (":", 0), ("05", 2)]) {

@@ -1,32 +1,22 @@
 //! Defaults that the tables know; those that depend on other fields are the resources'.
 
-use super::place::default_of;
+use super::place::{default_of, each_inner};
+use super::zero::is_embedded;
 use crate::value::Value;
-use canopus_schema::{FieldType, Shape, Type};
+use canopus_schema::Type;
 
 /// Sets absent and null fields that have a default in the tables, in `value` and everything below it that is there.
 pub fn apply_defaults(ty: &'static Type, value: &mut Value) {
     let Value::Object(map) = value else { return };
-    for field in ty.fields {
-        match map.get_mut(field.name) {
-            Some(Value::Null) | None => {
-                // An empty default only says that the field is never absent; see `complete`.
-                if let Some(default) = default_of(field).filter(|d| !d.is_empty()) {
-                    map.insert(field.name, default);
-                }
-            }
-            Some(value) => default_place(&field.ty, value),
+    // An empty default only says that the field is never absent; see `complete`.
+    for field in ty.fields.iter().filter(|f| f.default.is_some() && !is_embedded(f)) {
+        if map.get(field.name).is_none_or(Value::is_null)
+            && let Some(default) = default_of(field).filter(|d| !d.is_empty())
+        {
+            map.insert(field.name, default);
         }
     }
-}
-
-fn default_place(ty: &'static FieldType, value: &mut Value) {
-    match (ty, value) {
-        (FieldType::Ref(id), value) if id.get().shape == Shape::Object => apply_defaults(id.get(), value),
-        (FieldType::Array(item), Value::Array(items)) => items.iter_mut().for_each(|v| default_place(item, v)),
-        (FieldType::Map(item), Value::Object(map)) => map.values_mut().for_each(|v| default_place(item, v)),
-        _ => {}
-    }
+    each_inner(ty, map, apply_defaults);
 }
 
 #[cfg(test)]

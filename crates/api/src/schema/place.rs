@@ -1,7 +1,7 @@
 //! A place in an object as the tables type it: what every schema-driven walk stands on.
 
 use crate::json;
-use crate::value::Value;
+use crate::value::{Map, Value};
 use canopus_schema::{Field, FieldType, ListKind, Shape, Type};
 
 /// The type of one place and how its field treats lists and maps.
@@ -111,6 +111,26 @@ impl Atom {
 pub fn find_field(ty: &'static Type, name: &str) -> Option<&'static Field> {
     let fields: &'static [Field] = ty.fields;
     fields.binary_search_by(|field| field.name.cmp(name)).ok().map(|i| &fields[i])
+}
+
+/// Does `each` to the objects right below one of type `ty`, through lists and maps.
+pub(super) fn each_inner(ty: &'static Type, map: &mut Map, each: fn(&'static Type, &mut Value)) {
+    for (name, value) in map.iter_mut() {
+        if matches!(value, Value::Object(_) | Value::Array(_))
+            && let Some(field) = find_field(ty, name)
+        {
+            each_object(&field.ty, value, each);
+        }
+    }
+}
+
+fn each_object(ty: &'static FieldType, value: &mut Value, each: fn(&'static Type, &mut Value)) {
+    match (ty, value) {
+        (FieldType::Ref(id), value) if id.get().shape == Shape::Object => each(id.get(), value),
+        (FieldType::Array(item), Value::Array(items)) => items.iter_mut().for_each(|v| each_object(item, v, each)),
+        (FieldType::Map(item), Value::Object(map)) => map.values_mut().for_each(|v| each_object(item, v, each)),
+        _ => {}
+    }
 }
 
 /// The field's default as the tables have it.

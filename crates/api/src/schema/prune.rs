@@ -58,9 +58,14 @@ fn object(ty: &'static Type, value: &mut Value, path: &Path<'_>, unknown: &mut V
         Some(_) if value.is_null() => false,
         Some(field) => {
             place(&field.ty, value, &Path::Name(path, name), unknown);
-            field.required || !empty_container(&field.ty, value)
+            field.required || !empty_container(&field.ty, value) || is_managed_fields(name, path)
         }
     });
+}
+
+/// `managedFields: []` is a wish (no more tracking) that the field manager has to see.
+fn is_managed_fields(name: &str, path: &Path<'_>) -> bool {
+    name == "managedFields" && matches!(path, Path::Name(Path::Root, "metadata"))
 }
 
 fn place(ty: &'static FieldType, value: &mut Value, path: &Path<'_>, unknown: &mut Vec<String>) {
@@ -163,6 +168,10 @@ mod tests {
                     "template": {"spec": {"containers": [], "volumes": [{"name": "v", "emptyDir": {}}, {}]}}},
                 "status": {"conditions": [{"type": "A", "status": "", "lastUpdateTime": "2024-01-02T02:04:05Z"}]}})
         );
+        let mut v =
+            value!({"metadata": {"managedFields": []}, "spec": {"template": {"metadata": {"managedFields": []}}}});
+        prune(deployment(), &mut v);
+        assert_eq!(v, value!({"metadata": {"managedFields": []}, "spec": {"template": {"metadata": {}}}}));
         let mut v = value!({"spec": {"template": {"spec": {"containers": [
             {"resources": {"limits": {"cpu": "0.1", "memory": "1024Ki", "n": 2, "x": null}}}]}}}});
         prune(deployment(), &mut v);

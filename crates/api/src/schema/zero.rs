@@ -1,5 +1,6 @@
 //! The empty object of a type, as Go has it.
 
+use super::place::each_inner;
 use crate::value::{Map, Value};
 use canopus_schema::{Field, FieldType, Shape, Type};
 
@@ -33,32 +34,13 @@ pub fn is_embedded(field: &Field) -> bool {
 /// Adds the structs that Go holds by value where they are absent: `status: {}`, a container's `resources: {}`.
 pub fn complete(ty: &'static Type, value: &mut Value) {
     let Value::Object(map) = value else { return };
-    for field in ty.fields {
-        match field.ty {
-            FieldType::Ref(id) if id.get().shape == Shape::Object && is_embedded(field) => {
-                let value = map.entry(field.name, Value::object);
-                if value.is_null() {
-                    *value = Value::object();
-                }
-                complete(id.get(), value);
-            }
-            FieldType::Ref(_) | FieldType::Array(_) | FieldType::Map(_) => {
-                if let Some(value) = map.get_mut(field.name) {
-                    complete_place(&field.ty, value);
-                }
-            }
-            _ => {}
+    for field in ty.fields.iter().filter(|f| is_embedded(f)) {
+        let value = map.entry(field.name, Value::object);
+        if value.is_null() {
+            *value = Value::object();
         }
     }
-}
-
-fn complete_place(ty: &'static FieldType, value: &mut Value) {
-    match (ty, value) {
-        (FieldType::Ref(id), value) if id.get().shape == Shape::Object => complete(id.get(), value),
-        (FieldType::Array(item), Value::Array(items)) => items.iter_mut().for_each(|v| complete_place(item, v)),
-        (FieldType::Map(item), Value::Object(map)) => map.values_mut().for_each(|v| complete_place(item, v)),
-        _ => {}
-    }
+    each_inner(ty, map, complete);
 }
 
 #[cfg(test)]
