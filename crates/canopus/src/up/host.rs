@@ -1,0 +1,86 @@
+//! What `canopus up` finds out about, and lays down on, the host it runs on.
+
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The address of the interface with the default route. Asks the kernel's routing table; nothing is sent.
+pub fn node_ip() -> Result<IpAddr> {
+    let ask = || {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    };
+    match ask() {
+        Ok(address) if !address.ip().is_loopback() => Ok(address.ip()),
+        _ => bail!("this host has no default route to tell its address by: say --node-ip ADDRESS"),
+    }
+}
+
+/// The host's name as a Node's name: lower case, as upstream.
+pub fn node_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context("failed to read the host name")?;
+    let name = name.to_string_lossy().trim().to_lowercase();
+    match canopus_api::names::dns1123_subdomain(&name).first() {
+        None => Ok(name),
+        Some(why) => bail!("the host name {name:?} cannot name a Node: {why}. Say --node-name NAME"),
+    }
+}
+
+/// Only root can make containers.
+pub fn require_root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("canopus up must run as root: containers, networks and mounts need it (try: sudo canopus up)")
+}
+
+/// A directory that only root can enter.
+pub fn private_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("failed to create {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("failed to set the mode of {}", path.display()))
+}
+
+/// Writes a file that only root can read, all at once.
+pub fn private_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        // One left by a crash may have another mode.
+        let _ = fs::remove_file(&temporary);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().with_context(|| format!("failed to write {}", path.display()))
+}
+
+/// Puts the shim into the data directory, where it stays while pods need it, whatever becomes of this binary.
+pub fn install_shim(data_dir: &Path) -> Result<PathBuf> {
+    let exe = std::env::current_exe().context("failed to find this program's own file")?;
+    let beside = exe.with_file_name("canopus-shim");
+    let bytes = fs::read(&beside)
+        .with_context(|| format!("failed to read {}: canopus-shim must lie beside canopus", beside.display()))?;
+    let target = data_dir.join("bin").join("canopus-shim");
+    if fs::read(&target).is_ok_and(|there| there == bytes) {
+        return Ok(target);
+    }
+    private_dir(&data_dir.join("bin"))?;
+    // Running shims keep the old file's inode.
+    private_file(&target, &bytes, 0o700)?;
+    Ok(target)
+}
+
+/// Holds the data directory for one process. Released when dropped or when the process ends.
+pub fn lock(data_dir: &Path) -> Result<nix::fcntl::Flock<fs::File>> {
+    let path = data_dir.join("lock");
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("failed to open {}", path.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+        .map_err(|_| anyhow::anyhow!("{} is in use by another canopus; stop that one first", data_dir.display()))
+}

@@ -1,0 +1,174 @@
+//! One `canopus up` on a host of its own.
+
+use crate::host::{Host, must};
+use crate::{eventually, tool};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Stopped, reset and removed when dropped.
+pub struct Cluster {
+    host: Host,
+    binary: PathBuf,
+    dir: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Cluster {
+    /// Starts `binary up` and waits until the API server is ready and the node is Ready.
+    pub fn start(binary: &Path) -> Cluster {
+        let dir = tempfile::Builder::new().prefix("canopus-e2e").tempdir().expect("a temporary directory");
+        let mut cluster = Cluster { host: Host::new(), binary: binary.into(), dir, process: None };
+        cluster.up();
+        cluster
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// Starts the process (again).
+    pub fn up(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log()).expect("a log file");
+        let errors = log.try_clone().expect("a log file");
+        let mut command = self.host.command(&self.binary);
+        command.args(["up", "--node-name", "node-1", "--node-ip", self.host.ip()]);
+        command.arg("--cgroup-root").arg(format!("canopus-e2e-{}", std::process::id()));
+        command.arg("--data-dir").arg(self.data_dir());
+        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        self.process = Some(command.spawn().expect("canopus starts"));
+        eventually(Duration::from_secs(60), || {
+            let out = self.kubectl(&[
+                "get",
+                "node",
+                "node-1",
+                "-o",
+                "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}",
+            ]);
+            if out.stdout == "True" { Ok(()) } else { Err(format!("node not Ready: {out:?}\n{}", self.log_tail())) }
+        });
+    }
+
+    /// The end of the server's log, for messages.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).expect("a pid"));
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            let _ = process.wait();
+        }
+    }
+
+    /// Packs busybox as `name` and imports it.
+    pub fn import_busybox(&self, name: &str) {
+        let archive = self.dir.path().join("busybox.tar");
+        must(Command::new(&self.binary).args(["image", "busybox", "--name", name, "--output"]).arg(&archive));
+        must(Command::new(&self.binary).args(["image", "import", "--data-dir"]).arg(self.data_dir()).arg(&archive));
+    }
+
+    /// Runs kubectl on the cluster's host.
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        self.kubectl_with(args, "")
+    }
+
+    /// Runs kubectl with something on standard input.
+    pub fn kubectl_with(&self, args: &[&str], stdin: &str) -> Output {
+        let mut command = self.host.command(tool("kubectl"));
+        command.arg("--kubeconfig").arg(self.data_dir().join("kubeconfig")).args(args);
+        command.env("KUBECACHEDIR", self.dir.path().join("cache")).env("HOME", self.dir.path());
+        run(command, stdin)
+    }
+
+    /// kubectl that must succeed; answers what it printed.
+    #[track_caller]
+    pub fn k(&self, args: &[&str]) -> String {
+        let out = self.kubectl(args);
+        assert_eq!(out.code, 0, "kubectl {args:?}: {}{}\n{}", out.stdout, out.stderr, self.log_tail());
+        out.stdout
+    }
+
+    /// `kubectl apply -f -`.
+    #[track_caller]
+    pub fn apply(&self, yaml: &str) -> String {
+        let out = self.kubectl_with(&["apply", "-f", "-"], yaml);
+        assert_eq!(out.code, 0, "apply: {}{}\n{}", out.stdout, out.stderr, self.log_tail());
+        out.stdout
+    }
+
+    /// Waits until `kubectl get … -o jsonpath=…` prints `wanted`.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, jsonpath: &str, wanted: &str) {
+        let path = format!("jsonpath={jsonpath}");
+        let mut args: Vec<&str> = vec!["get"];
+        args.extend(what.split(' '));
+        args.extend(["-o", &path]);
+        eventually(Duration::from_secs(60), || {
+            let out = self.kubectl(&args);
+            if out.code == 0 && out.stdout == wanted {
+                Ok(())
+            } else {
+                Err(format!("{what} {jsonpath}: {out:?}\n{}", self.log_tail()))
+            }
+        });
+    }
+}
+
+fn run(mut command: Command, stdin: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("failed to run {command:?}: {e}"));
+    if let Some(mut pipe) = child.stdin.take() {
+        // A command that does not read its input is fine.
+        let _ = pipe.write_all(stdin.as_bytes());
+    }
+    let output = child.wait_with_output().expect("the command ends");
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+        let mut reset = self.host.command(&self.binary);
+        reset.args(["reset", "--yes", "--data-dir"]).arg(self.data_dir());
+        reset.arg("--cgroup-root").arg(format!("canopus-e2e-{}", std::process::id()));
+        let done = run(reset, "");
+        if done.code != 0 && !std::thread::panicking() {
+            panic!("reset failed: {done:?}");
+        }
+    }
+}
