@@ -74,6 +74,7 @@ impl Server {
         served.resource.prepare_create(&mut request.object, &cx);
         let reserved = self.reserve(served, &mut request.object, None, options.dry_run).await?;
         let finish = async {
+            schema::complete(served.schema.get(), &mut request.object);
             if ownership == Ownership::Update {
                 self.own(served, None, &mut request.object, "", options);
             }
@@ -318,72 +319,24 @@ impl Server {
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>, Ownership)> {
         let before = old.value();
+        let mut warnings = Vec::new();
         let mut ownership = Ownership::Update;
         let mut body = match patch {
-            Patch::Json(ops) => patch::json_patch(&before, ops)?,
+            Patch::Json(ops) => {
+                warnings = strictness(&patch::json::unknown_fields(ops), options.field_validation)?;
+                patch::json_patch(&before, ops)?
+            }
             Patch::Merge(change) => patch::merge_patch(&before, change)?,
             Patch::Strategic(change) => patch::strategic_merge(&before, change, served.schema.get())?,
             Patch::Apply(applied) => {
-                let mut applied = applied.clone();
-                let warnings = self.check_applied(served, target, &mut applied, options)?;
-                let merged = self.apply(served, Some(&before), &applied, &target.subresource, options)?;
-                return self.redecode(served, merged, warnings, options);
+                check_applied(served, target, applied, options)?;
+                ownership = Ownership::Applied;
+                self.apply(served, Some(&before), applied, &target.subresource, options)?
             }
         };
-        let mut warnings = Vec::new();
-        let unknown = match patch {
-            // Upstream's strictness looks at the whole patched object.
-            Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_) => self.decode(served, &mut body, options)?,
-            Patch::Apply(_) => Vec::new(),
-        };
-        warnings.extend(unknown);
-        if body["metadata"]["managedFields"] != before["metadata"]["managedFields"] {
-            ownership = Ownership::Update;
-        }
+        // Upstream's strictness looks at the whole patched object.
+        warnings.extend(self.decode(served, &mut body, options)?);
         Ok((body, warnings, ownership))
-    }
-
-    fn redecode(
-        &self,
-        served: &Served,
-        mut merged: Value,
-        mut warnings: Vec<String>,
-        options: &WriteOptions,
-    ) -> Result<(Value, Vec<String>, Ownership)> {
-        warnings.extend(self.decode(served, &mut merged, options)?);
-        Ok((merged, warnings, Ownership::Applied))
-    }
-
-    /// Field validation of an apply patch, before it is merged.
-    fn check_applied(
-        &self,
-        served: &Served,
-        target: &Target,
-        applied: &mut Value,
-        options: &WriteOptions,
-    ) -> Result<Vec<String>> {
-        if options.field_manager.is_empty() {
-            let message =
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
-            return Err(Status::new(422, "Invalid", message));
-        }
-        let gvk = served.info.gvk();
-        let sent = Gvk::of(applied);
-        if sent != gvk {
-            let message = format!("the apply patch is of {sent}, but the resource is {gvk}");
-            return Err(Status::bad_request(message));
-        }
-        let name = applied["metadata"]["name"].str();
-        if !name.is_empty() && name != target.name {
-            let message =
-                format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
-            return Err(Status::bad_request(message));
-        }
-        if !applied["metadata"]["managedFields"].is_null() && !applied["metadata"]["managedFields"].is_empty() {
-            return Err(Status::bad_request("metadata.managedFields must be nil"));
-        }
-        let unknown = schema::decode(served.schema.get(), applied).map_err(Status::bad_request)?;
-        strictness(&unknown, options.field_validation)
     }
 
     fn apply(
@@ -407,14 +360,14 @@ impl Server {
         mut applied: Value,
         options: &WriteOptions,
     ) -> Result<Written> {
-        let mut warnings = self.check_applied(served, target, &mut applied, options)?;
+        check_applied(served, target, &applied, options)?;
         if served.info.namespaced {
             applied.set_path(&["metadata", "namespace"], &target.namespace);
         }
         applied.set_path(&["metadata", "name"], &target.name);
         let mut body = self.apply(served, None, &applied, "", options)?;
         let managed_fields = body["metadata"]["managedFields"].clone();
-        warnings.extend(self.decode(served, &mut body, options)?);
+        let mut warnings = self.decode(served, &mut body, options)?;
         self.place(served, target, &mut body)?;
         body.set_path(&["metadata", "managedFields"], managed_fields);
         self.create_once(user, served, target, body, options, &mut warnings, Ownership::Applied).await
@@ -458,6 +411,7 @@ impl Server {
         }
         let reserved = self.reserve(served, &mut request.object, Some(&before), options.dry_run).await?;
         let finish = async {
+            schema::complete(served.schema.get(), &mut request.object);
             if ownership == Ownership::Update {
                 self.own(served, Some(&before), &mut request.object, &target.subresource, options);
             }
@@ -552,6 +506,30 @@ impl Server {
         let object = object.ok_or_else(|| Status::internal("encoded object has no metadata"))?;
         Ok(served.present(object))
     }
+}
+
+/// Whether an apply patch is about this object. Its fields are checked when it is merged.
+fn check_applied(served: &Served, target: &Target, applied: &Value, options: &WriteOptions) -> Result<()> {
+    if options.field_manager.is_empty() {
+        let message =
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
+        return Err(Status::new(422, "Invalid", message));
+    }
+    let gvk = served.info.gvk();
+    let sent = Gvk::of(applied);
+    if sent != gvk {
+        let message = format!("the apply patch is of {sent}, but the resource is {gvk}");
+        return Err(Status::bad_request(message));
+    }
+    let name = applied["metadata"]["name"].str();
+    if !name.is_empty() && name != target.name {
+        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
+        return Err(Status::bad_request(message));
+    }
+    if !applied["metadata"]["managedFields"].is_null() && !applied["metadata"]["managedFields"].is_empty() {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    Ok(())
 }
 
 /// Whether the fields' owners are still to be worked out.
