@@ -38,8 +38,8 @@ impl std::fmt::Debug for TypeId {
 
 #[derive(Debug)]
 pub struct Type {
-    /// Position in the table.
-    pub(crate) index: usize,
+    /// Position in the table; of no meaning for types made elsewhere (custom resources).
+    pub index: usize,
     /// OpenAPI definition name: `io.k8s.api.core.v1.PodSpec`.
     pub name: &'static str,
     pub shape: Shape,
