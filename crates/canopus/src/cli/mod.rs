@@ -1,0 +1,139 @@
+//! The command line: one file per command, with its arguments, its help and what it does.
+
+mod completion;
+mod image;
+mod install;
+mod kubeconfig;
+mod kubectl;
+mod output;
+mod uninstall;
+mod version;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Where everything Canopus keeps is, unless told otherwise.
+pub const DATA_DIR: &str = "/var/lib/canopus";
+
+/// Kubernetes in one binary: API server, scheduler, controllers, node agent, containers, network and DNS.
+#[derive(Parser)]
+#[command(name = "canopus", disable_version_flag = true, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Image(image::ImageArgs),
+    Kubeconfig(kubeconfig::KubeconfigArgs),
+    Kubectl(kubectl::KubectlArgs),
+    Install(install::InstallArgs),
+    Uninstall(uninstall::UninstallArgs),
+    Completion(completion::CompletionArgs),
+    Version(version::VersionArgs),
+}
+
+/// The option that nearly every command has.
+#[derive(Args, Clone, Debug)]
+pub struct DataDir {
+    /// Directory with everything Canopus keeps
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR, env = "CANOPUS_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+impl DataDir {
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.data_dir.join(name)
+    }
+}
+
+/// Reads the command line and carries it out. Exit status: 0 all is well, 1 it failed, 2 wrong usage; of
+/// `kubectl exec` the command's own.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Image(args) => image::run(args),
+        Command::Kubeconfig(args) => kubeconfig::run(&args),
+        Command::Kubectl(args) => return kubectl::run(args),
+        Command::Install(args) => install::run(&args),
+        Command::Uninstall(args) => uninstall::run(&args),
+        Command::Completion(args) => completion::run(&args),
+        Command::Version(args) => version::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole command line, for completion scripts.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command, by its full name.
+    fn all(command: &clap::Command, prefix: &str, out: &mut Vec<(String, clap::Command)>) {
+        for sub in command.get_subcommands() {
+            let name = format!("{prefix}{}", sub.get_name());
+            out.push((name.clone(), sub.clone()));
+            all(sub, &format!("{name} "), out);
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_and_gives_examples() {
+        let mut commands = Vec::new();
+        all(&command(), "", &mut commands);
+        for (name, command) in commands {
+            assert!(command.get_about().is_some(), "{name}");
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let own = examples.contains(&format!("canopus {name}"));
+            assert!(examples.starts_with("Examples:\n") && own, "{name}: {examples}");
+        }
+    }
+
+    #[test]
+    fn the_data_directory_is_the_same_everywhere() {
+        for line in ["canopus image ls", "canopus kubeconfig", "canopus install"] {
+            let matches = command().try_get_matches_from(line.split(' ')).unwrap();
+            let mut at = &matches;
+            while let Some((_, deeper)) = at.subcommand() {
+                at = deeper;
+            }
+            assert_eq!(at.get_one::<PathBuf>("data_dir").unwrap(), &PathBuf::from(DATA_DIR), "{line}");
+        }
+    }
+
+    #[test]
+    fn kubectl_takes_its_options_before_and_after_the_verb() {
+        for line in [
+            "canopus kubectl -n ns get pods,svc -o wide",
+            "canopus kubectl get pods -n ns -A -l app=x -o jsonpath={.items[*].metadata.name}",
+            "canopus kubectl wait --for=condition=Ready node --all --timeout=60s",
+            "canopus kubectl exec -it x -c y -- sh -c ls",
+            "canopus kubectl logs -f --previous x -c y --tail=3",
+            "canopus kubectl apply -f a -f - --kubeconfig k",
+            "canopus kubectl delete -f a --ignore-not-found --wait=false",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in
+            ["canopus kubectl get pods -o xml", "canopus kubectl wait pod/x", "canopus kubectl apply", "canopus"]
+        {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `canopus up`: control plane and node in one process.
+
+use super::DataDir;
+use anyhow::Result;
+use clap::Args;
+use std::net::IpAddr;
+
+/// Run a cluster: control plane and node in one process
+///
+/// Containers keep running when it ends, however it ends; start it again and it carries on with them.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  canopus up
+  canopus up --data-dir /srv/canopus --secure-port 7443
+  KUBECONFIG=/var/lib/canopus/kubeconfig kubectl get nodes")]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Address the API server listens on
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port the API server listens on
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Further host names and addresses for the API server's certificate
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+    /// Name of this host's Node [default: the host name, in lower case]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address of this host's Node [default: that of the interface with the default route]
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Addresses of pods
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub cluster_cidr: String,
+    /// Addresses of Services
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    pub service_cluster_ip_range: String,
+    /// DNS domain of the cluster
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Feature gates, as Kubernetes names them
+    #[arg(long, value_name = "NAME=true|false,…", value_delimiter = ',')]
+    pub feature_gates: Vec<String>,
+    /// What to log: a level (error, warn, info, debug, trace) or a filter like `info,canopus_node=debug`
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "CANOPUS_LOG")]
+    pub log: String,
+}
+
+pub fn run(args: UpArgs) -> Result<()> {
+    crate::up::run(args)
+}
