@@ -14,6 +14,9 @@ Examples:
 pub struct ResetArgs {
     #[command(flatten)]
     pub data: DataDir,
+    /// Name of the control group that `canopus up` was given
+    #[arg(long, value_name = "NAME", default_value = "canopus")]
+    pub cgroup_root: String,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,

@@ -41,6 +41,9 @@ pub struct UpArgs {
     /// DNS domain of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Name of the control group that pods' groups are in, in every hierarchy
+    #[arg(long, value_name = "NAME", default_value = "canopus")]
+    pub cgroup_root: String,
     /// Feature gates, as Kubernetes names them
     #[arg(long, value_name = "NAME=true|false,…", value_delimiter = ',')]
     pub feature_gates: Vec<String>,

@@ -1,0 +1,54 @@
+# What there is to do here. `make` alone lists it.
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+# Tools that the end-to-end tests use.
+export CANOPUS_TOOLS ?= $(CARGO_TARGET_DIR)/tools
+CANOPUS := $(CARGO_TARGET_DIR)/fast/canopus
+BENCH ?= *
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install the Debian packages and tools that are missing
+	@scripts/setup.sh
+	@scripts/tools.sh $(CANOPUS_TOOLS)
+
+.PHONY: packages
+packages:
+	@scripts/setup.sh
+
+.PHONY: build
+build: packages ## build canopus, optimised
+	cargo build --profile fast -p canopus
+
+.PHONY: run
+run: build ## start a cluster with a demo application; Ctrl-C removes it
+	demo/demo.sh $(CANOPUS) --stay
+
+.PHONY: demo
+demo: build ## the same from start to finish, every step checked
+	demo/demo.sh $(CANOPUS)
+
+.PHONY: test
+test: setup ## unit, integration and end-to-end tests (as root)
+	scripts/test.sh
+
+.PHONY: lint
+lint: ## formatting, clippy and the rules of the code base
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask tidy
+
+.PHONY: bench
+bench: packages ## benchmarks as JSON lines; one of them: make bench BENCH=name
+	@cargo bench --quiet --workspace --profile fast --bench '$(BENCH)'
+
+.PHONY: soak
+soak: setup ## the tests with long counts
+	CANOPUS_SOAK_KILLS=$${CANOPUS_SOAK_KILLS:-200} PROPTEST_CASES=$${PROPTEST_CASES:-20000} scripts/test.sh --profile fast
+
+.PHONY: clean
+clean: ## remove what was built
+	cargo clean
