@@ -4,6 +4,7 @@
 //! kernel. Nothing here knows Kubernetes objects except the modules named `feed`.
 
 pub mod dns;
+mod feed;
 pub mod netlink;
 pub mod netns;
 pub mod podnetwork;

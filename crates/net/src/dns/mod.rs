@@ -5,6 +5,7 @@
 
 mod answer;
 mod cache;
+mod feed;
 mod forward;
 mod resolv;
 mod server;
@@ -15,6 +16,7 @@ mod zone;
 mod tests;
 
 pub use answer::{Answer, TTL, answer};
+pub use feed::{Config, publish, run};
 pub use forward::Forwarder;
 pub use resolv::upstreams;
 pub use server::{DnsServer, Resolver};

@@ -9,6 +9,7 @@
 mod base;
 mod conntrack;
 mod elements;
+mod feed;
 pub mod marks;
 mod nft;
 mod ruleset;
@@ -22,6 +23,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 pub use base::TABLE;
+pub use feed::{run, translate};
 pub use nft::{Nft, NftError};
 pub use ruleset::{Ruleset, Update, render_delta, render_full};
 pub use state::{Endpoint, Family, Protocol, ProxyConfig, ProxyState, ServicePort, ServicePortKey};
@@ -68,12 +70,30 @@ impl Proxy {
     /// loading all of it, else by the difference. Each load is atomic; after an error the old rules still stand, and
     /// the next call starts over.
     pub fn sync(&mut self, state: &ProxyState) -> Result<SyncReport, ProxyError> {
-        let (update, ruleset) = match self.apply(state) {
+        self.sync_to(state, None)
+    }
+
+    /// The same, when only these Service ports can have changed since the last call: its cost doesn't depend on the
+    /// number of Services.
+    pub fn sync_changed(
+        &mut self,
+        state: &ProxyState,
+        changed: &BTreeSet<ServicePortKey>,
+    ) -> Result<SyncReport, ProxyError> {
+        self.sync_to(state, Some(changed))
+    }
+
+    fn sync_to(
+        &mut self,
+        state: &ProxyState,
+        changed: Option<&BTreeSet<ServicePortKey>>,
+    ) -> Result<SyncReport, ProxyError> {
+        let (update, ruleset) = match self.apply(state, changed) {
             Ok(applied) => applied,
             Err(ProxyError::Nft(NftError::Refused(message))) => {
                 // Somebody changed our table behind our back: start over.
                 tracing::warn!(message, "failed to change the service rules, loading all of them");
-                self.apply(state)?
+                self.apply(state, None)?
             }
             Err(error) => return Err(error),
         };
@@ -88,9 +108,29 @@ impl Proxy {
         Ok(report)
     }
 
-    fn apply(&mut self, state: &ProxyState) -> Result<(Update, Ruleset), ProxyError> {
+    /// Makes sure that the rules are still loaded; if somebody removed them, the next [`Proxy::sync`] loads all.
+    pub fn check(&mut self) -> Result<(), ProxyError> {
+        let families: Vec<Family> = self.applied.iter().flat_map(Ruleset::families).collect();
+        for family in families {
+            if !self.nft.has_rules(family)? {
+                tracing::warn!(?family, "somebody removed the service rules, loading them again");
+                self.applied = None;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        state: &ProxyState,
+        changed: Option<&BTreeSet<ServicePortKey>>,
+    ) -> Result<(Update, Ruleset), ProxyError> {
         let mut ruleset = self.applied.take().unwrap_or_default();
-        let update = ruleset.update(state);
+        let update = match changed {
+            Some(changed) => ruleset.update_some(state, changed),
+            None => ruleset.update(state),
+        };
         let mut script = update.script.clone();
         if update.full {
             // A family that isn't served any more must not keep its table.

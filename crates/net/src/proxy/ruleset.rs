@@ -72,7 +72,7 @@ impl Ruleset {
     pub fn replace(&mut self, state: &ProxyState) -> Update {
         *self = Ruleset { config: state.config.clone(), ..Ruleset::default() };
         self.tables = state.config.families.iter().map(|family| (*family, Table::default())).collect();
-        let changes = self.change(state);
+        let changes = self.change(state, None);
         self.capacity = changes.largest.next_power_of_two().max(LEAST_CAPACITY);
         let tables: String =
             state.config.families.iter().map(|family| base::render(&state.config, *family, self.capacity)).collect();
@@ -82,25 +82,40 @@ impl Ruleset {
     /// Goes on to this state by the smallest change. A new configuration, or a pool larger than any that was expected,
     /// starts over.
     pub fn update(&mut self, state: &ProxyState) -> Update {
+        self.go_on(state, None)
+    }
+
+    /// The same, when only these Service ports can have changed since the last time.
+    pub fn update_some(&mut self, state: &ProxyState, changed: &BTreeSet<ServicePortKey>) -> Update {
+        self.go_on(state, Some(changed))
+    }
+
+    fn go_on(&mut self, state: &ProxyState, changed: Option<&BTreeSet<ServicePortKey>>) -> Update {
         if self.config != state.config || self.capacity == 0 {
             return self.replace(state);
         }
-        let update = self.change(state);
+        let update = self.change(state, changed);
         if update.largest > self.capacity { self.replace(state) } else { update }
     }
 
-    fn change(&mut self, state: &ProxyState) -> Update {
+    fn change(&mut self, state: &ProxyState, changed: Option<&BTreeSet<ServicePortKey>>) -> Update {
         let mut touched: BTreeMap<Family, BTreeMap<Key, Change>> = BTreeMap::new();
         let mut update = Update::default();
-        let gone: Vec<ServicePortKey> =
-            self.services.keys().filter(|key| !state.services.contains_key(*key)).cloned().collect();
+        let is_gone = |key: &&ServicePortKey| !state.services.contains_key(*key);
+        let (gone, present): (Vec<ServicePortKey>, Vec<_>) = match changed {
+            Some(changed) => (
+                changed.iter().filter(is_gone).cloned().collect(),
+                changed.iter().filter_map(|key| state.services.get_key_value(key)).collect(),
+            ),
+            None => (self.services.keys().filter(is_gone).cloned().collect(), state.services.iter().collect()),
+        };
         for key in gone {
             if let Some(old) = self.services.remove(&key) {
                 self.ids.remove(&old.id);
                 self.change_one(key.protocol, old.id, Some(&old.port), None, &mut touched, &mut update);
             }
         }
-        for (key, port) in &state.services {
+        for (key, port) in present {
             let (id, old) = match self.services.get(key) {
                 Some(old) if Arc::ptr_eq(&old.port, port) || old.port == *port => continue,
                 Some(old) => (old.id, Some(old.port.clone())),
@@ -162,6 +177,11 @@ impl Ruleset {
                 table.touch(id, key, None, Some(value), touched);
             }
         }
+    }
+
+    /// The families that have a table.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        self.tables.keys().copied()
     }
 
     /// The endpoints that a pool of a family has now.
