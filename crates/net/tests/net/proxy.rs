@@ -132,6 +132,14 @@ fn rules_changed_behind_our_back_are_restored() {
     stranger.cleanup().unwrap();
     assert!(node.set(Protocol::Tcp, web(&[&b])).full);
     assert_eq!(answers(&a.netns, VIP, 3), names(&["b"]));
+
+    let nothing_changed = BTreeSet::new();
+    node.proxy.check().unwrap();
+    assert_eq!(node.proxy.sync_changed(&node.state, &nothing_changed).unwrap(), SyncReport::default());
+    stranger.cleanup().unwrap();
+    node.proxy.check().unwrap();
+    assert!(node.proxy.sync_changed(&node.state, &nothing_changed).unwrap().full);
+    assert_eq!(answers(&a.netns, VIP, 3), names(&["b"]));
 }
 
 #[test]

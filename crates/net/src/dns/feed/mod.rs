@@ -66,16 +66,12 @@ async fn serve(config: Config, informers: &Informers) {
     });
     namespaces.synced().await;
     take_changes(&feed, &namespaces, changed.take(), &resolver);
-    tokio::join!(
-        listen(&config.listen, resolver.clone()),
-        follow_resolv_conf(&config, resolver.clone()),
-        async {
-            loop {
-                feed.dirty.added().await;
-                take_changes(&feed, &namespaces, changed.take(), &resolver);
-            }
-        },
-    );
+    tokio::join!(listen(&config.listen, resolver.clone()), follow_resolv_conf(&config, resolver.clone()), async {
+        loop {
+            feed.dirty.added().await;
+            take_changes(&feed, &namespaces, changed.take(), &resolver);
+        }
+    },);
 }
 
 /// Brings everything that changed into the zone, at once.
