@@ -274,6 +274,11 @@ impl Cache {
         self.progress().revision().max(self.state.read().revision)
     }
 
+    /// The revision of the last change of this resource: until it moves, what was derived from its objects holds.
+    pub fn last_change(&self) -> u64 {
+        self.state.read().revision
+    }
+
     pub fn prefix(&self) -> &str {
         &self.prefix
     }

@@ -15,12 +15,15 @@ pub mod local;
 pub mod metrics;
 pub mod node_proxy;
 pub mod openapi;
+pub mod pki;
 pub mod request_info;
 mod reviews;
 pub mod server;
 pub mod service_ips;
 pub mod storage;
 pub mod surroundings;
+#[cfg(test)]
+mod testing;
 pub mod user;
 
 pub use local::LocalApi;

@@ -1,5 +1,15 @@
 //! Admission: plugins that change (admit) or refuse (validate) a write after authorization (upstream `admission.Interface`).
 
+pub mod default_toleration_seconds;
+pub mod fresh;
+pub mod namespace_lifecycle;
+pub mod node_restriction;
+pub mod plugins;
+pub mod priority;
+pub mod rbac_escalation;
+pub mod service_account;
+pub mod taint_nodes_by_condition;
+
 use crate::user::User;
 use async_trait::async_trait;
 use canopus_api::{Status, Value};

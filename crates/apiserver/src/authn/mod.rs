@@ -1,5 +1,9 @@
 //! Authentication: who sent this request? (upstream `authenticator.Request`)
 
+pub mod certificates;
+pub mod jwt;
+pub mod tokens;
+
 use crate::user::User;
 use std::sync::Arc;
 

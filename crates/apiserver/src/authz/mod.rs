@@ -1,5 +1,13 @@
 //! Authorization: may this user do this? Asked in order; the first opinion decides (upstream `authorizer.Authorizer`).
 
+pub mod changes;
+pub mod node;
+pub mod placed;
+pub mod pod_references;
+pub mod privileged;
+pub mod rbac;
+pub mod rule;
+
 use crate::request_info::RequestInfo;
 use crate::user::User;
 use canopus_api::{Status, Value};

@@ -1,0 +1,337 @@
+//! NodeRestriction: a node changes only itself and what runs on it (upstream `plugin/pkg/admission/noderestriction`).
+
+use super::fresh::Fresh;
+use super::service_account::{MIRROR, is_mirror};
+use super::{Operation, Plugin, Request};
+use crate::authz::pod_references::References;
+use crate::user::NODES;
+use async_trait::async_trait;
+use canopus_api::{Gvr, Object, Status, Value};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub struct NodeRestriction {
+    pub pods: Fresh,
+    pub nodes: Fresh,
+}
+
+/// A refusal with its reason, or an error of another kind.
+enum No {
+    Forbidden(String),
+    Other(Status),
+}
+
+impl From<String> for No {
+    fn from(why: String) -> No {
+        No::Forbidden(why)
+    }
+}
+
+impl From<Status> for No {
+    fn from(status: Status) -> No {
+        No::Other(status)
+    }
+}
+
+#[async_trait]
+impl Plugin for NodeRestriction {
+    fn name(&self) -> &'static str {
+        "NodeRestriction"
+    }
+
+    fn handles(&self, request: &Request) -> bool {
+        request.operation != Operation::Connect
+            && request.user.in_group(NODES)
+            && request.user.name.starts_with("system:node:")
+    }
+
+    async fn admit(&self, request: &mut Request<'_>) -> Result<(), Status> {
+        if request.operation == Operation::Delete { Ok(()) } else { self.restrict(request).await }
+    }
+
+    async fn validate(&self, request: &Request<'_>) -> Result<(), Status> {
+        // Deletions have nothing to admit.
+        if request.operation == Operation::Delete { self.restrict(request).await } else { Ok(()) }
+    }
+}
+
+impl NodeRestriction {
+    async fn restrict(&self, r: &Request<'_>) -> Result<(), Status> {
+        let Some(node) = r.user.node() else {
+            return Err(r.forbidden(&format!("could not determine node from user {:?}", r.user.name)));
+        };
+        let done = match (r.resource.group, r.resource.plural, r.subresource) {
+            ("", "pods", "") => self.pod(node, r).await,
+            ("", "pods", "status") => pod_status(node, r).map_err(No::from),
+            ("", "pods", "eviction") => self.eviction(node, r).await,
+            ("", "pods", other) => Err(No::Forbidden(format!(
+                "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
+            ))),
+            ("", "nodes", _) => own_node(node, r).map_err(No::from),
+            ("", "serviceaccounts", "token") if r.operation == Operation::Create => self.token(node, r).await,
+            ("coordination.k8s.io", "leases", _) => lease(node, r).map_err(No::from),
+            ("storage.k8s.io", "csinodes", _) if name(r) != node => {
+                Err(No::Forbidden("can only access CSINode with the same name as the requesting node".into()))
+            }
+            _ => Ok(()),
+        };
+        done.map_err(|no| match no {
+            No::Forbidden(why) => r.forbidden(&why),
+            No::Other(status) => status,
+        })
+    }
+
+    async fn existing(&self, namespace: &str, name: &str) -> Result<Arc<Object>, No> {
+        let pod = self.pods.get(namespace, name).await?;
+        Ok(pod.ok_or_else(|| Status::not_found(&Gvr::new("", "v1", "pods"), name))?)
+    }
+
+    async fn pod(&self, node: &str, r: &Request<'_>) -> Result<(), No> {
+        match r.operation {
+            Operation::Create => self.mirror_pod(node, &r.object).await,
+            Operation::Delete if on_node(&*self.existing(r.namespace, r.name).await?) == node => Ok(()),
+            Operation::Delete => {
+                Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself").into())
+            }
+            _ => {
+                let why = "unexpected operation \"UPDATE\", node";
+                Err(format!("{why} {node:?} can only create and delete mirror pods").into())
+            }
+        }
+    }
+
+    async fn mirror_pod(&self, node: &str, pod: &Value) -> Result<(), No> {
+        if !is_mirror(pod) {
+            let why = format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods");
+            return Err(why.into());
+        }
+        if pod["spec"]["nodeName"].str() != node {
+            return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself").into());
+        }
+        let only = |what: &str| No::Forbidden(format!("node {node:?} can only create pods with {what}"));
+        let owner = match pod["metadata"]["ownerReferences"].items() {
+            [] => return Err(only("an owner reference set to itself")),
+            [owner] => owner,
+            _ => return Err(only("a single owner reference set to itself")),
+        };
+        if (owner["apiVersion"].str(), owner["kind"].str(), owner["name"].str()) != ("v1", "Node", node) {
+            return Err(only("an owner reference set to itself"));
+        }
+        if !owner["controller"].bool() {
+            return Err(only("a controller owner reference set to itself"));
+        }
+        if owner["blockOwnerDeletion"].bool() {
+            return Err(format!("node {node:?} must not set blockOwnerDeletion on an owner reference").into());
+        }
+        let existing = self.nodes.get("", node).await?;
+        let existing = existing.ok_or_else(|| Status::not_found(&Gvr::new("", "v1", "nodes"), node))?;
+        let (expected, got) = (owner["uid"].str(), existing.facts.uid.as_str());
+        if expected != got {
+            return Err(format!("node {node} UID mismatch: expected {expected} got {got}").into());
+        }
+        match api_reference(pod) {
+            Some(what) => Err(format!("node {node:?} can not create pods that reference {what}").into()),
+            None => Ok(()),
+        }
+    }
+
+    async fn eviction(&self, node: &str, r: &Request<'_>) -> Result<(), No> {
+        let name = if r.name.is_empty() { r.object["metadata"]["name"].str() } else { r.name };
+        if name.is_empty() {
+            return Err("could not determine pod from request data".to_string().into());
+        }
+        if on_node(&*self.existing(r.namespace, name).await?) != node {
+            return Err(format!("node {node} can only evict pods with spec.nodeName set to itself").into());
+        }
+        Ok(())
+    }
+
+    /// A node asks for tokens only on behalf of pods that run on it.
+    async fn token(&self, node: &str, r: &Request<'_>) -> Result<(), No> {
+        let spec = &r.object["spec"];
+        let bound = &spec["boundObjectRef"];
+        let (kind, name, uid) = (bound["kind"].str(), bound["name"].str(), bound["uid"].str());
+        if bound["apiVersion"].str() != "v1" || kind != "Pod" || name.is_empty() {
+            return Err("node requested token not bound to a pod".to_string().into());
+        }
+        if uid.is_empty() {
+            return Err("node requested token with a pod binding without a uid".to_string().into());
+        }
+        let pod = self.existing(r.namespace, name).await?;
+        if uid != pod.facts.uid {
+            return Err(format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated").into());
+        }
+        if on_node(&pod) != node {
+            return Err("node requested token bound to a pod scheduled on a different node".to_string().into());
+        }
+        let audience = match spec["audiences"].items() {
+            [] => "",
+            [one] => one.str(),
+            _ => return Err("node may only request 0 or 1 audiences".to_string().into()),
+        };
+        if audience.is_empty() || wants_audience(&pod.value(), audience) {
+            return Ok(());
+        }
+        let who = &r.user.name;
+        Err(format!("audience {audience:?} not found in pod spec volume, {who} is not authorized to request tokens for this audience").into())
+    }
+}
+
+fn on_node(pod: &Object) -> &str {
+    pod.facts.field("spec.nodeName").unwrap_or("")
+}
+
+fn wants_audience(pod: &Value, audience: &str) -> bool {
+    let sources = pod["spec"]["volumes"].items().iter().flat_map(|v| v["projected"]["sources"].items());
+    sources
+        .filter(|s| !s["serviceAccountToken"].is_null())
+        .any(|s| s["serviceAccountToken"]["audience"].str() == audience)
+}
+
+/// The name of what is written, which a creation has only in the object.
+fn name<'a>(r: &'a Request) -> &'a str {
+    if r.operation == Operation::Create { r.object["metadata"]["name"].str() } else { r.name }
+}
+
+/// What a pod refers to in the API, which no mirror pod may (upstream `HasAPIObjectReference`).
+fn api_reference(pod: &Value) -> Option<&'static str> {
+    let references = References::of(pod);
+    let sources = pod["spec"]["volumes"].items().iter().flat_map(|v| v["projected"]["sources"].items());
+    let volume = |kind: &str| pod["spec"]["volumes"].items().iter().any(|v| !v[kind].is_null());
+    let projected = |kind: &str| sources.clone().any(|s| !s[kind].is_null());
+    let checks = [
+        (!references.service_account.is_empty(), "serviceaccounts"),
+        (!references.secrets.is_empty(), "secrets"),
+        (!references.config_maps.is_empty(), "configmaps"),
+        (!pod["spec"]["resourceClaims"].is_empty(), "resourceclaims"),
+        (volume("configMap"), "configmaps (via configmap volumes)"),
+        (volume("secret"), "secrets (via secret volumes)"),
+        (volume("csi"), "csidrivers (via CSI volumes)"),
+        (volume("glusterfs"), "endpoints (via glusterFS volumes)"),
+        (volume("persistentVolumeClaim"), "persistentvolumeclaims"),
+        (volume("ephemeral"), "persistentvolumeclaims (via ephemeral volumes)"),
+        (volume("azureFile"), "secrets (via azureFile volumes)"),
+        (projected("configMap"), "configmaps (via projected volumes)"),
+        (projected("secret"), "secrets (via projected volumes)"),
+        (projected("serviceAccountToken"), "serviceaccounts (via projected volumes)"),
+        (projected("clusterTrustBundle"), "clustertrustbundles"),
+        (projected("podCertificate"), "podcertificates"),
+    ];
+    checks.into_iter().find(|(refers, _)| *refers).map(|(_, what)| what)
+}
+
+fn pod_status(node: &str, r: &Request) -> Result<(), String> {
+    if r.operation != Operation::Update {
+        return Err("unexpected operation".into());
+    }
+    if r.old["spec"]["nodeName"].str() != node {
+        return Err(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+    }
+    if !same_labels(&r.object["metadata"]["labels"], &r.old["metadata"]["labels"]) {
+        return Err(format!("node {node:?} cannot update labels through pod status"));
+    }
+    let status = |v: &Value, field: &str| v["status"][field].clone();
+    if status(&r.object, "resourceClaimStatuses") != status(r.old, "resourceClaimStatuses") {
+        return Err(format!("node {node:?} cannot update resource claim statues"));
+    }
+    if status(&r.object, "extendedResourceClaimStatus") != status(r.old, "extendedResourceClaimStatus") {
+        return Err(format!("node {node:?} cannot update extended resource claim status"));
+    }
+    Ok(())
+}
+
+fn same_labels(a: &Value, b: &Value) -> bool {
+    modified(a, b).is_empty()
+}
+
+/// The keys whose values differ.
+fn modified<'a>(a: &'a Value, b: &'a Value) -> BTreeSet<&'a str> {
+    let differs = |key: &str| a.get(key).map(Value::str) != b.get(key).map(Value::str);
+    a.entries().chain(b.entries()).map(|(key, _)| key.as_str()).filter(|key| differs(key)).collect()
+}
+
+fn lease(node: &str, r: &Request) -> Result<(), String> {
+    if r.namespace != "kube-node-lease" {
+        return Err(r#"can only access leases in the "kube-node-lease" system namespace"#.into());
+    }
+    if name(r) != node {
+        return Err("can only access node lease with the same name as the requesting node".into());
+    }
+    Ok(())
+}
+
+fn own_node(node: &str, r: &Request) -> Result<(), String> {
+    if name(r) != node {
+        return Err(format!("node {node:?} is not allowed to modify node {:?}", name(r)));
+    }
+    let (new, old) = (&r.object, r.old);
+    match r.operation {
+        Operation::Create => {
+            if !new["spec"]["configSource"].is_null() {
+                return Err(format!("node {node:?} is not allowed to create pods with a non-nil configSource"));
+            }
+            let forbidden = forbidden_labels(modified(&new["metadata"]["labels"], &Value::Null));
+            if !forbidden.is_empty() {
+                let forbidden = forbidden.join(", ");
+                return Err(format!("node {node:?} is not allowed to set the following labels: {forbidden}"));
+            }
+        }
+        Operation::Update => {
+            let source = &new["spec"]["configSource"];
+            if !source.is_null() && *source != old["spec"]["configSource"] {
+                return Err(format!(
+                    "node {node:?} is not allowed to update configSource to a new non-nil configSource"
+                ));
+            }
+            let same = |a: &Value, b: &Value| a == b || a.is_empty() && b.is_empty();
+            if !same(&new["spec"]["taints"], &old["spec"]["taints"]) {
+                return Err(format!("node {node:?} is not allowed to modify taints"));
+            }
+            if !same(&new["metadata"]["ownerReferences"], &old["metadata"]["ownerReferences"]) {
+                return Err(format!("node {node:?} is not allowed to modify ownerReferences"));
+            }
+            let labels = modified(&new["metadata"]["labels"], &old["metadata"]["labels"]);
+            let forbidden = forbidden_labels(labels);
+            if !forbidden.is_empty() {
+                return Err(format!("is not allowed to modify labels: {}", forbidden.join(", ")));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Labels by which a node could steer privileged workloads to itself.
+fn forbidden_labels(labels: BTreeSet<&str>) -> Vec<&str> {
+    const KUBELETS: [&str; 11] = [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+    ];
+    let within = |prefix: &str, domain: &str| {
+        prefix.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let forbidden = |label: &&str| {
+        let prefix = label.split_once('/').map_or("", |(prefix, _)| prefix);
+        if within(prefix, "node-restriction.kubernetes.io") {
+            return true;
+        }
+        let kubernetes = within(prefix, "kubernetes.io") || within(prefix, "k8s.io");
+        let kubelets =
+            KUBELETS.contains(label) || within(prefix, "kubelet.kubernetes.io") || within(prefix, "node.kubernetes.io");
+        kubernetes && !kubelets
+    };
+    labels.into_iter().filter(forbidden).collect()
+}
+
+#[cfg(test)]
+#[path = "node_restriction_tests.rs"]
+mod tests;

@@ -1,0 +1,31 @@
+//! The plugins a cluster has, in upstream's order (`options.AllOrderedPlugins`).
+
+use super::default_toleration_seconds::DefaultTolerationSeconds;
+use super::fresh::Fresh;
+use super::namespace_lifecycle::NamespaceLifecycle;
+use super::node_restriction::NodeRestriction;
+use super::priority::Priority;
+use super::rbac_escalation::RbacEscalation;
+use super::service_account::ServiceAccount;
+use super::taint_nodes_by_condition::TaintNodesByCondition;
+use super::{Chain, Plugin};
+use crate::authz::rbac::Rbac;
+use crate::server::Server;
+use canopus_api::Result;
+use std::sync::Arc;
+
+/// Reads the server's own caches. `rbac` is the one that also authorizes, so that both know the same policy.
+pub fn plugins(server: &Server, rbac: &Arc<Rbac>) -> Result<Chain> {
+    let core = |plural| Fresh::of(server, "", "v1", plural);
+    let plugins: Vec<Box<dyn Plugin>> = vec![
+        Box::new(NamespaceLifecycle::new(core("namespaces")?, server.surroundings.clone())),
+        Box::new(ServiceAccount { accounts: core("serviceaccounts")?, dice: server.surroundings.clone() }),
+        Box::new(NodeRestriction { pods: core("pods")?, nodes: core("nodes")? }),
+        Box::new(TaintNodesByCondition),
+        Box::new(Priority::new(server.cache("scheduling.k8s.io", "v1", "priorityclasses")?)),
+        Box::new(DefaultTolerationSeconds),
+        // Upstream has this in the storage of roles and bindings, behind all plugins.
+        Box::new(RbacEscalation { rbac: rbac.clone() }),
+    ];
+    Ok(Chain(plugins))
+}

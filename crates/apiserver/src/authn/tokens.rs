@@ -1,0 +1,280 @@
+//! Service-account tokens, bound to their account and perhaps to a Pod, Secret or Node (KEP-1205): issued and checked.
+
+use super::certificates::CREDENTIAL_ID;
+use super::jwt::{self, SigningKey};
+use super::{Authenticator, Credentials, Unauthenticated};
+use crate::server::{TokenClaims, TokenIssuer};
+use crate::surroundings::{Surroundings, uuid};
+use crate::user::{AUTHENTICATED, User};
+use canopus_api::{Object, Status, Time, Value, View, value};
+use compact_str::{CompactString, format_compact};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How much clocks may differ, in seconds.
+const LEEWAY: i64 = 60;
+/// Tokens whose signature is remembered as good. What they say is checked every time.
+const REMEMBERED: usize = 4096;
+
+/// The objects that tokens are bound to.
+pub struct BoundObjects {
+    pub accounts: Arc<dyn View>,
+    pub pods: Arc<dyn View>,
+    pub secrets: Arc<dyn View>,
+    pub nodes: Arc<dyn View>,
+}
+
+pub struct ServiceAccountTokens {
+    issuer: String,
+    /// The API server's own audiences.
+    audiences: Vec<String>,
+    key: SigningKey,
+    clock: Arc<dyn Surroundings>,
+    objects: BoundObjects,
+    verified: Mutex<HashMap<[u8; 32], Arc<Value>>>,
+}
+
+impl ServiceAccountTokens {
+    /// `audiences`: whom a token must be meant for to be taken here; empty means the issuer's name, as upstream.
+    pub fn new(
+        issuer: &str,
+        audiences: Vec<String>,
+        key: SigningKey,
+        clock: Arc<dyn Surroundings>,
+        objects: BoundObjects,
+    ) -> ServiceAccountTokens {
+        let audiences = if audiences.is_empty() { vec![issuer.to_string()] } else { audiences };
+        ServiceAccountTokens { issuer: issuer.into(), audiences, key, clock, objects, verified: Mutex::default() }
+    }
+
+    /// The API server's own audiences: what a TokenRequest without any asks for.
+    pub fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    /// What `/openid/v1/jwks` answers.
+    pub fn jwks(&self) -> Value {
+        self.key.jwks()
+    }
+
+    /// What `/.well-known/openid-configuration` answers (OpenID Connect Discovery 1.0).
+    pub fn openid_configuration(&self) -> Value {
+        value!({
+            "issuer": &self.issuer,
+            "jwks_uri": format!("{}/openid/v1/jwks", self.issuer.trim_end_matches('/')),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        })
+    }
+
+    /// None: not one of our tokens. Answers whose it is and the audiences of `wanted` it is good for.
+    fn check(&self, token: &str, wanted: &[String]) -> Result<Option<(Arc<User>, Vec<String>)>, Unauthenticated> {
+        let bad = |why: String| Err(Unauthenticated(why));
+        let Some(claims) = self.claims(token)? else { return Ok(None) };
+        let own = || self.audiences.clone();
+        let meant_for = match &claims["aud"] {
+            Value::Str(one) => vec![one.to_string()],
+            Value::Array(all) if !all.is_empty() => all.iter().map(|a| a.str().to_string()).collect(),
+            _ => own(),
+        };
+        let wanted = if wanted.is_empty() { own() } else { wanted.to_vec() };
+        let good_for: Vec<String> = meant_for.iter().filter(|a| wanted.contains(a)).cloned().collect();
+        if good_for.is_empty() {
+            return bad(format!(
+                "token audiences {} is invalid for the target audiences {}",
+                go_list(&meant_for),
+                go_list(&wanted)
+            ));
+        }
+        let now = self.clock.now().unix();
+        if now - LEEWAY > claims["exp"].int() {
+            return bad("service account token has expired".into());
+        }
+        if now + LEEWAY < claims["nbf"].int() {
+            return bad("service account token is not valid yet".into());
+        }
+        if now + LEEWAY < claims["iat"].int() {
+            return bad("service account token is issued in the future".into());
+        }
+        self.check_objects(&claims["kubernetes.io"], now)?;
+        Ok(Some((user(&claims), good_for)))
+    }
+
+    /// The claims of a token with a good signature of ours.
+    fn claims(&self, token: &str) -> Result<Option<Arc<Value>>, Unauthenticated> {
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        if let Some(known) = self.verified.lock().get(&hash) {
+            return Ok(Some(known.clone()));
+        }
+        match jwt::unverified_claims(token) {
+            Some(claims) if claims["iss"].str() == self.issuer => {}
+            _ => return Ok(None),
+        }
+        let claims = Arc::new(self.key.verify(token).map_err(|e| Unauthenticated(e.to_string()))?);
+        if claims["iss"].str() != self.issuer {
+            return Err(Unauthenticated(format!("token issuer {:?} is invalid", claims["iss"].str())));
+        }
+        let mut verified = self.verified.lock();
+        if verified.len() >= REMEMBERED {
+            verified.clear();
+        }
+        verified.insert(hash, claims.clone());
+        Ok(Some(claims))
+    }
+
+    /// A token dies with its account and with the object it is bound to.
+    fn check_objects(&self, claims: &Value, now: i64) -> Result<(), Unauthenticated> {
+        let bad = |why: String| Err(Unauthenticated(why));
+        let invalidated = || Unauthenticated("service account token has been invalidated".into());
+        let namespace = claims["namespace"].str();
+        let (name, uid) = (claims["serviceaccount"]["name"].str(), claims["serviceaccount"]["uid"].str());
+        let Some(account) = self.objects.accounts.get(namespace, name) else {
+            return bad(format!("serviceaccounts {name:?} not found"));
+        };
+        if account.facts.uid != uid {
+            return bad(format!("service account UID ({}) does not match claim ({uid})", account.facts.uid));
+        }
+        if gone(&account, now) {
+            return bad(format!("service account {namespace}/{name} has been deleted"));
+        }
+        let kinds = [
+            ("secret", &self.objects.secrets, namespace),
+            ("pod", &self.objects.pods, namespace),
+            ("node", &self.objects.nodes, ""),
+        ];
+        for (kind, view, namespace) in kinds {
+            let bound = &claims[kind];
+            // A pod's token tells its node, but is not bound to it.
+            if bound.is_null() || kind == "node" && !claims["pod"].is_null() {
+                continue;
+            }
+            let (name, uid) = (bound["name"].str(), bound["uid"].str());
+            let object = view.get(namespace, name).ok_or_else(invalidated)?;
+            if object.facts.uid != uid {
+                let actual = &object.facts.uid;
+                return bad(format!("{kind} UID ({actual}) does not match service account {kind} ref claim ({uid})"));
+            }
+            if gone(&object, now) {
+                return Err(invalidated());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Deleted for longer than clocks may differ.
+fn gone(object: &Object, now: i64) -> bool {
+    let since = || Time::parse(object.value()["metadata"]["deletionTimestamp"].str());
+    object.facts.deleting && since().is_none_or(|t| t.unix() < now - LEEWAY)
+}
+
+/// `["a" "b"]`, as Go prints a list of strings.
+fn go_list(items: &[String]) -> String {
+    let quoted: Vec<String> = items.iter().map(|i| format!("{i:?}")).collect();
+    format!("[{}]", quoted.join(" "))
+}
+
+fn user(claims: &Value) -> Arc<User> {
+    let k8s = &claims["kubernetes.io"];
+    let (namespace, account) = (k8s["namespace"].str(), &k8s["serviceaccount"]);
+    let mut extra: Vec<(CompactString, Vec<CompactString>)> = Vec::new();
+    let mut add = |key: &str, value: &str| {
+        if !value.is_empty() {
+            extra.push((key.into(), vec![value.into()]));
+        }
+    };
+    if !claims["jti"].str().is_empty() {
+        add(CREDENTIAL_ID, &format_compact!("JTI={}", claims["jti"].str()));
+    }
+    for kind in ["node", "pod"] {
+        add(&format_compact!("authentication.kubernetes.io/{kind}-name"), k8s[kind]["name"].str());
+        add(&format_compact!("authentication.kubernetes.io/{kind}-uid"), k8s[kind]["uid"].str());
+    }
+    Arc::new(User {
+        name: format_compact!("system:serviceaccount:{namespace}:{}", account["name"].str()),
+        uid: account["uid"].str().into(),
+        groups: vec![
+            "system:serviceaccounts".into(),
+            format_compact!("system:serviceaccounts:{namespace}"),
+            AUTHENTICATED.into(),
+        ],
+        extra,
+    })
+}
+
+/// The token of an `Authorization: Bearer …` header.
+pub fn bearer<'a>(credentials: &Credentials<'a>) -> Option<&'a str> {
+    let (scheme, token) = credentials.authorization?.trim().split_once(' ')?;
+    let token = token.split(' ').next().unwrap_or("");
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+impl Authenticator for ServiceAccountTokens {
+    fn authenticate(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Unauthenticated> {
+        match bearer(credentials) {
+            Some(token) => Ok(self.check(token, &[])?.map(|(user, _)| user)),
+            None => Ok(None),
+        }
+    }
+
+    fn review(&self, token: &str, audiences: &[String]) -> Result<Option<(Arc<User>, Vec<String>)>, Unauthenticated> {
+        self.check(token, audiences)
+    }
+}
+
+impl TokenIssuer for ServiceAccountTokens {
+    fn issue(&self, claims: TokenClaims) -> Result<(String, Time), Status> {
+        let now = self.clock.now().unix();
+        let lifetime = i64::try_from(claims.lifetime.as_secs()).unwrap_or(i64::MAX);
+        let expires = now.saturating_add(lifetime);
+        let mut k8s = value!({
+            "namespace": &claims.namespace,
+            "serviceaccount": {"name": &claims.service_account, "uid": &claims.service_account_uid},
+        });
+        if let Some((kind, name, uid)) = &claims.bound {
+            k8s.set(&kind.to_ascii_lowercase(), value!({"name": name, "uid": uid}));
+        }
+        if let Some((name, uid)) = &claims.node {
+            k8s.set("node", value!({"name": name, "uid": uid}));
+        }
+        let audiences = if claims.audiences.is_empty() { self.audiences.clone() } else { claims.audiences };
+        let payload = value!({
+            "iss": &self.issuer,
+            "sub": format!("system:serviceaccount:{}:{}", claims.namespace, claims.service_account),
+            "aud": audiences,
+            "exp": expires, "iat": now, "nbf": now,
+            "jti": uuid(self.clock.random()),
+            "kubernetes.io": k8s,
+        });
+        let token = self.key.sign(&payload).map_err(|e| Status::internal(format!("failed to generate token: {e}")))?;
+        Ok((token, Time::from_unix(expires)))
+    }
+}
+
+/// Tokens that the administrator has handed out: each is somebody's.
+#[derive(Default)]
+pub struct StaticTokens(pub Vec<(String, Arc<User>)>);
+
+impl StaticTokens {
+    fn find(&self, token: &str) -> Option<Arc<User>> {
+        let same = |a: &str| aws_lc_rs::constant_time::verify_slices_are_equal(a.as_bytes(), token.as_bytes()).is_ok();
+        self.0.iter().find(|(secret, _)| !secret.is_empty() && same(secret)).map(|(_, user)| user.clone())
+    }
+}
+
+impl Authenticator for StaticTokens {
+    fn authenticate(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Unauthenticated> {
+        Ok(bearer(credentials).and_then(|token| self.find(token)))
+    }
+
+    fn review(&self, token: &str, audiences: &[String]) -> Result<Option<(Arc<User>, Vec<String>)>, Unauthenticated> {
+        Ok(self.find(token).map(|user| (user, audiences.to_vec())))
+    }
+}
+
+#[cfg(test)]
+#[path = "tokens_tests.rs"]
+mod tests;

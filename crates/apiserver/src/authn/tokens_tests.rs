@@ -1,0 +1,92 @@
+use super::*;
+use crate::testing::{At, Objects};
+use std::time::Duration;
+
+const NOW: i64 = 1_800_000_000;
+
+fn tokens(now: i64, key: &str, objects: [&[Value]; 4]) -> ServiceAccountTokens {
+    let [accounts, pods, secrets, nodes] = objects.map(|o| Arc::new(Objects::new(o)) as Arc<dyn View>);
+    let objects = BoundObjects { accounts, pods, secrets, nodes };
+    let key = SigningKey::from_pem(key).unwrap();
+    ServiceAccountTokens::new("https://kubernetes.default.svc.cluster.local", vec![], key, Arc::new(At(now)), objects)
+}
+
+fn object(name: &str, uid: &str) -> Value {
+    value!({"metadata": {"namespace": "ns", "name": name, "uid": uid}})
+}
+
+fn claims() -> TokenClaims {
+    TokenClaims {
+        namespace: "ns".into(),
+        service_account: "sa".into(),
+        service_account_uid: "u1".into(),
+        lifetime: Duration::from_secs(3600),
+        bound: Some(("Pod".into(), "p".into(), "u2".into())),
+        node: Some(("n".into(), "u3".into())),
+        ..TokenClaims::default()
+    }
+}
+
+#[test]
+fn a_bound_token_says_who_it_is() {
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let good = tokens(NOW, &key, [&[object("sa", "u1")], &[object("p", "u2")], &[], &[]]);
+    let (token, expires) = good.issue(claims()).unwrap();
+    assert_eq!(expires, Time::from_unix(NOW + 3600));
+    let header = format!("bearer {token}");
+    let credentials = Credentials { client_certificate: None, authorization: Some(&header) };
+    let user = good.authenticate(&credentials).unwrap().unwrap();
+    assert_eq!(user.name, "system:serviceaccount:ns:sa");
+    assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]);
+    let extra: Vec<&str> = user.extra.iter().map(|(k, _)| k.rsplit('/').next().unwrap()).collect();
+    assert_eq!(extra, ["credential-id", "node-name", "node-uid", "pod-name", "pod-uid"]);
+    let (_, audiences) = good.review(&token, &[]).unwrap().unwrap();
+    assert_eq!(audiences, good.audiences());
+    assert_eq!(good.review("abc", &[]), Ok(None));
+}
+
+#[test]
+fn a_token_dies() {
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let (sa, pod) = ([object("sa", "u1")], [object("p", "u2")]);
+    let (token, _) = tokens(NOW, &key, [&sa, &pod, &[], &[]]).issue(claims()).unwrap();
+    let mut deleted = pod.clone();
+    deleted[0].set_path(&["metadata", "deletionTimestamp"], Time::from_unix(NOW - 61));
+    let other = [String::from("other")];
+    let cases: [(i64, [&[Value]; 4], &[String], &str); 8] = [
+        (NOW + 3661, [&sa, &pod, &[], &[]], &[], "service account token has expired"),
+        (NOW - 61, [&sa, &pod, &[], &[]], &[], "service account token is not valid yet"),
+        (NOW, [&[], &pod, &[], &[]], &[], r#"serviceaccounts "sa" not found"#),
+        (NOW, [&[object("sa", "u9")], &pod, &[], &[]], &[], "service account UID (u9) does not match claim (u1)"),
+        (NOW, [&sa, &[], &[], &[]], &[], "service account token has been invalidated"),
+        (NOW, [&sa, &deleted, &[], &[]], &[], "service account token has been invalidated"),
+        (
+            NOW,
+            [&sa, &[object("p", "u9")], &[], &[]],
+            &[],
+            "pod UID (u9) does not match service account pod ref claim (u2)",
+        ),
+        (
+            NOW,
+            [&sa, &pod, &[], &[]],
+            &other,
+            r#"token audiences ["https://kubernetes.default.svc.cluster.local"] is invalid for the target audiences ["other"]"#,
+        ),
+    ];
+    for (now, objects, audiences, why) in cases {
+        let answer = tokens(now, &key, objects).review(&token, audiences);
+        assert_eq!(answer, Err(Unauthenticated(why.into())));
+    }
+}
+
+#[test]
+fn static_tokens() {
+    let admin = User::new("admin", &["system:masters"]);
+    let tokens = StaticTokens(vec![("secret".into(), admin.clone()), (String::new(), admin.clone())]);
+    for (header, known) in
+        [("Bearer secret", true), ("Bearer secret2", false), ("Bearer ", false), ("Basic secret", false)]
+    {
+        let credentials = Credentials { client_certificate: None, authorization: Some(header) };
+        assert_eq!(tokens.authenticate(&credentials).unwrap().is_some(), known, "{header}");
+    }
+}

@@ -1,0 +1,238 @@
+//! What a node may do: read what pods bound to it name, and speak for itself (upstream `plugin/pkg/auth/authorizer/node`).
+
+use super::placed::PlacedPods;
+use super::rule::Rule;
+use super::{Attributes, Authorizer, Decision};
+use crate::server::Server;
+use crate::user::{NODES, User};
+use canopus_api::{Result, View};
+use std::sync::Arc;
+
+pub struct NodeAuthorizer {
+    pods: PlacedPods,
+    /// None while the server does not serve them.
+    volumes: Option<Arc<dyn View>>,
+    attachments: Option<Arc<dyn View>>,
+    rules: Vec<Rule>,
+}
+
+/// The node a user is: Err for one that claims to be a node without saying which.
+fn identify(user: &User) -> Option<std::result::Result<&str, ()>> {
+    if !user.in_group(NODES) || !user.name.starts_with("system:node:") {
+        return None;
+    }
+    Some(user.node().ok_or(()))
+}
+
+impl NodeAuthorizer {
+    pub fn start(server: &Server) -> Result<NodeAuthorizer> {
+        let optional = |group, plural| server.cache(group, "v1", plural).ok().map(|cache| cache as Arc<dyn View>);
+        Ok(NodeAuthorizer {
+            pods: PlacedPods::of(server.cache("", "v1", "pods")?),
+            volumes: optional("", "persistentvolumes"),
+            attachments: optional("storage.k8s.io", "volumeattachments"),
+            rules: node_rules(),
+        })
+    }
+
+    fn related(&self, node: &str, a: &Attributes) -> Decision {
+        if a.name.is_empty() {
+            return no("No Object name found");
+        }
+        let named = |kind: &str| {
+            self.pods.any(node, a.namespace, |_, r| match kind {
+                "secrets" => r.secrets.contains(a.name),
+                "configmaps" => r.config_maps.contains(a.name),
+                "persistentvolumeclaims" => r.claims.contains(a.name),
+                "resourceclaims" => r.resource_claims.contains(a.name),
+                "serviceaccounts" => r.service_account == a.name,
+                _ => false,
+            })
+        };
+        let found = match a.resource {
+            "pods" => self.pods.has(node, a.namespace, a.name),
+            "persistentvolumes" => self.uses_volume(node, a.name),
+            "volumeattachments" => {
+                let attachment = self.attachments.as_ref().and_then(|v| v.get("", a.name));
+                Ok(attachment.is_some_and(|v| v.value()["spec"]["nodeName"].str() == node))
+            }
+            "secrets" => named("secrets").and_then(|yes| Ok(yes || self.uses_volume_secret(node, a)?)),
+            kind => named(kind),
+        };
+        match found {
+            Ok(true) => yes(),
+            _ => no(&format!("no relationship found between node '{node}' and this object")),
+        }
+    }
+
+    /// node ← pod ← claim ← volume.
+    fn uses_volume(&self, node: &str, name: &str) -> Result<bool> {
+        let Some(volume) = self.volumes.as_ref().and_then(|v| v.get("", name)) else { return Ok(false) };
+        let volume = volume.value();
+        let claim = &volume["spec"]["claimRef"];
+        let (namespace, name) = (claim["namespace"].str(), claim["name"].str());
+        if name.is_empty() {
+            return Ok(false);
+        }
+        self.pods.any(node, namespace, |_, r| r.claims.contains(name))
+    }
+
+    /// node ← pod ← claim ← volume ← secret.
+    fn uses_volume_secret(&self, node: &str, a: &Attributes) -> Result<bool> {
+        const REFERENCES: [&str; 4] =
+            ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef", "controllerPublishSecretRef"];
+        for volume in self.volumes.iter().flat_map(|v| v.list("")) {
+            let value = volume.value();
+            let csi = &value["spec"]["csi"];
+            let names = |r: &&str| csi[*r]["name"].str() == a.name && csi[*r]["namespace"].str() == a.namespace;
+            if REFERENCES.iter().any(|r| names(&r)) && self.uses_volume(node, volume.name())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn read_named(&self, node: &str, a: &Attributes) -> Decision {
+        match a.verb {
+            "get" | "list" | "watch" if !a.subresource.is_empty() => no("cannot read subresource"),
+            "get" | "list" | "watch" if a.namespace.is_empty() => no("can only read namespaced object of this type"),
+            "get" | "list" | "watch" => self.related(node, a),
+            _ => no("can only read resources of this type"),
+        }
+    }
+
+    fn get(&self, node: &str, a: &Attributes) -> Decision {
+        match (a.verb, a.subresource) {
+            ("get", "") => self.related(node, a),
+            ("get", _) => no("cannot get subresource"),
+            _ => no("can only get individual resources of this type"),
+        }
+    }
+
+    fn claim_status(&self, node: &str, a: &Attributes) -> Decision {
+        match a.verb {
+            "update" | "patch" => self.related(node, a),
+            _ => no("can only get/update/patch this type"),
+        }
+    }
+
+    fn service_account(&self, node: &str, a: &Attributes) -> Decision {
+        match (a.verb, a.subresource) {
+            ("get", "") => self.read_named(node, a),
+            ("create", _) if a.name.is_empty() => no("can only create tokens for individual service accounts"),
+            ("create", "token") => self.related(node, a),
+            ("create", _) => no("can only create token subresource of serviceaccount"),
+            _ => no("can only create tokens for individual service accounts"),
+        }
+    }
+
+    fn pod(&self, node: &str, a: &Attributes) -> Decision {
+        match (a.subresource, a.verb) {
+            ("", "get") => self.related(node, a),
+            ("", "list" | "watch") if !a.name.is_empty() => self.related(node, a),
+            // Attributes carry no field selector; without it this is the rule of upstream before
+            // AuthorizeNodeWithSelectors (KEP-4601): nodes may read pods.
+            ("", "list" | "watch") => yes(),
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => yes(),
+            _ => no(""),
+        }
+    }
+}
+
+fn yes() -> Decision {
+    Decision::Allow(String::new())
+}
+
+fn no(why: &str) -> Decision {
+    Decision::NoOpinion(why.into())
+}
+
+fn lease(node: &str, a: &Attributes) -> Decision {
+    match a.verb {
+        "get" | "create" | "update" | "patch" | "delete" => {}
+        _ => return no("can only get, create, update, patch, or delete a node lease"),
+    }
+    if a.namespace != "kube-node-lease" {
+        return no(r#"can only access leases in the "kube-node-lease" system namespace"#);
+    }
+    // Nobody knows the name of what is being created yet; admission checks that (NodeRestriction).
+    if a.verb != "create" && a.name != node {
+        return no("can only access node lease with the same name as the requesting node");
+    }
+    yes()
+}
+
+fn csi_node(node: &str, a: &Attributes) -> Decision {
+    match a.verb {
+        "get" | "create" | "update" | "patch" | "delete" => {}
+        _ => return no("can only get, create, update, patch, or delete a CSINode"),
+    }
+    if !a.subresource.is_empty() {
+        return no("cannot authorize CSINode subresources");
+    }
+    if a.verb != "create" && a.name != node {
+        return no("can only access CSINode with the same name as the requesting node");
+    }
+    yes()
+}
+
+fn own_node(node: &str, a: &Attributes) -> Decision {
+    match (a.subresource, a.verb) {
+        ("", "create" | "update" | "patch") | ("status", "update" | "patch") => yes(),
+        ("", "get" | "list" | "watch") if a.name == node => yes(),
+        ("", "get" | "list" | "watch") if a.name.is_empty() => {
+            no(&format!("node '{node}' cannot read all nodes, only its own Node object"))
+        }
+        ("", "get" | "list" | "watch") => {
+            no(&format!("node '{node}' cannot read '{}', only its own Node object", a.name))
+        }
+        _ => no(""),
+    }
+}
+
+impl Authorizer for NodeAuthorizer {
+    fn authorize(&self, a: &Attributes) -> Decision {
+        let node = match identify(a.user) {
+            None => return no(""),
+            Some(Err(())) => return no(&format!("unknown node for user {:?}", a.user.name)),
+            Some(Ok(node)) => node,
+        };
+        if a.is_resource {
+            match (a.group, a.resource) {
+                ("", "secrets" | "configmaps") => return self.read_named(node, a),
+                ("", "persistentvolumeclaims") if a.subresource == "status" => return self.claim_status(node, a),
+                ("", "persistentvolumeclaims" | "persistentvolumes")
+                | ("resource.k8s.io", "resourceclaims")
+                | ("storage.k8s.io", "volumeattachments") => return self.get(node, a),
+                ("", "serviceaccounts") => return self.service_account(node, a),
+                ("coordination.k8s.io", "leases") => return lease(node, a),
+                ("storage.k8s.io", "csinodes") => return csi_node(node, a),
+                ("", "nodes") => return own_node(node, a),
+                ("", "pods") => return self.pod(node, a),
+                _ => {}
+            }
+        }
+        if self.rules.iter().any(|rule| rule.allows(a)) { yes() } else { no("") }
+    }
+}
+
+/// What every node may do alike (upstream `bootstrappolicy.NodeRules`), but for what is decided above.
+fn node_rules() -> Vec<Rule> {
+    let read: &[&str] = &["get", "list", "watch"];
+    vec![
+        Rule::new(&["create"], &["authentication.k8s.io"], &["tokenreviews"]),
+        Rule::new(&["create"], &["authorization.k8s.io"], &["subjectaccessreviews", "localsubjectaccessreviews"]),
+        Rule::new(read, &[""], &["services"]),
+        Rule::new(&["create", "update", "patch"], &["", "events.k8s.io"], &["events"]),
+        Rule::new(&["get"], &[""], &["endpoints"]),
+        Rule::new(&["create", "get", "list", "watch"], &["certificates.k8s.io"], &["certificatesigningrequests"]),
+        Rule::new(read, &["storage.k8s.io"], &["csidrivers"]),
+        Rule::new(read, &["node.k8s.io"], &["runtimeclasses"]),
+        Rule::new(read, &["certificates.k8s.io"], &["clustertrustbundles"]),
+        Rule::new(&["deletecollection"], &["resource.k8s.io"], &["resourceslices"]),
+    ]
+}
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;
