@@ -111,7 +111,7 @@ pub struct Gatekeepers {
 }
 
 pub struct Gates {
-    pub authenticators: Vec<Box<dyn Authenticator>>,
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
     pub authorizer: Box<dyn Authorizer>,
     pub admission: Chain,
     pub tokens: Arc<dyn TokenIssuer>,

@@ -1,6 +1,7 @@
 //! Canopus: Kubernetes in one binary. The commands are in [`cli`].
 
 mod cli;
+mod up;
 
 use std::process::ExitCode;
 

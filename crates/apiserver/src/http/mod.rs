@@ -2,6 +2,7 @@
 
 mod body;
 mod encode;
+mod impersonate;
 pub(crate) mod negotiate;
 mod query;
 mod resource;
@@ -43,7 +44,8 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
         info.target = local::pinned(&info.target, &options);
     }
     let headers = request.headers().clone();
-    let answer = match authenticate(&server, &headers, certificate.as_deref()) {
+    let user = authenticate(&server, &headers, certificate.as_deref());
+    let answer = match user.and_then(|user| impersonate::resolve(&server, &user, &headers)) {
         Err(status) => Err(status),
         Ok(user) => {
             let call = Call { user, info: info.clone(), query, headers: headers.clone() };

@@ -7,11 +7,14 @@ mod kubeconfig;
 mod kubectl;
 mod output;
 mod uninstall;
+mod up;
 mod version;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+pub use up::UpArgs;
 
 /// Where everything Canopus keeps is, unless told otherwise.
 pub const DATA_DIR: &str = "/var/lib/canopus";
@@ -26,6 +29,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Up(up::UpArgs),
     Image(image::ImageArgs),
     Kubeconfig(kubeconfig::KubeconfigArgs),
     Kubectl(kubectl::KubectlArgs),
@@ -53,6 +57,7 @@ impl DataDir {
 /// `kubectl exec` the command's own.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Up(args) => up::run(args),
         Command::Image(args) => image::run(args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Kubectl(args) => return kubectl::run(args),

@@ -167,7 +167,6 @@ async fn one(
         (Condition::JsonPath { path, value }, Some(object)) => has_value(object, path, value.as_deref()),
     });
     match ended.await? {
-        Ended::Met if *condition == Condition::Delete => Ok(format!("{title} condition met\n")),
         Ended::Met => Ok(format!("{title} condition met\n")),
         Ended::TimedOut if patience.is_zero() => Err(anyhow!("condition not met for {title}")),
         Ended::TimedOut => {

@@ -1,0 +1,139 @@
+//! `canopus up`: a control plane in one process. Builds everything, spawns it, waits, drains.
+
+mod host;
+
+use crate::cli::UpArgs;
+use anyhow::{Context, Result, anyhow};
+use canopus_apiserver::authn::certificates::ClientCertificates;
+use canopus_apiserver::authn::jwt::SigningKey;
+use canopus_apiserver::authn::tokens::{BoundObjects, ServiceAccountTokens};
+use canopus_apiserver::authz::{privileged, rbac::Rbac};
+use canopus_apiserver::node_proxy::NodeProxy;
+use canopus_apiserver::pki::{self, Pki};
+use canopus_apiserver::server::Gates;
+use canopus_apiserver::surroundings::{Surroundings, System};
+use canopus_apiserver::{Server, admission, bootstrap, compaction, http::serve};
+use canopus_client::kubeconfig;
+use canopus_store::sqlite::{Options, SqliteStore};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Who issues service-account tokens (upstream's --service-account-issuer).
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// How long components get to finish at the end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(args: UpArgs) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log).context("failed to understand --log")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // One provider for every TLS connection of the process; a second call could only come from here.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start threads")?;
+    let done = runtime.block_on(cluster(args));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+async fn cluster(args: UpArgs) -> Result<()> {
+    host::private_dir(&args.data.data_dir)?;
+    let _lock = host::lock(&args.data.data_dir)?;
+    let shutdown = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    control_plane(&args, &tasks, &shutdown).await?;
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    tracing::info!("stopping; containers keep running");
+    shutdown.cancel();
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        tracing::warn!("some components did not stop in time");
+    }
+    Ok(())
+}
+
+/// Starts the store and the API server. When this returns, the API answers and a kubeconfig is written.
+async fn control_plane(args: &UpArgs, tasks: &TaskTracker, shutdown: &CancellationToken) -> Result<Arc<Server>> {
+    let data = &args.data;
+    let path = data.join("store.db");
+    let store = tokio::task::spawn_blocking(move || SqliteStore::open(path, Options::default())).await?;
+    let store = Arc::new(store.context("failed to open the store")?);
+    let server = Server::start(store, Arc::new(System), &args.service_cluster_ip_range).await;
+    let server = server.map_err(|e| anyhow!("failed to start the API server: {e}"))?;
+
+    let address = match args.node_ip {
+        Some(ip) => ip,
+        None => host::node_ip()?,
+    };
+    let pki = Pki::open(&data.join("pki"), System.now()).context("failed to open the certificate authority")?;
+    let listener = TcpListener::bind(SocketAddr::new(args.bind_address, args.secure_port)).await;
+    let listener =
+        listener.with_context(|| format!("failed to listen on {}:{}", args.bind_address, args.secure_port))?;
+    let tls = serving_tls(&pki, args, address, server.service_ips.first())?;
+    gatekeepers(&server, &pki)?;
+    tasks.spawn(serve::serve(server.clone(), listener, tls, shutdown.clone()));
+    bootstrap::run(&server, address, args.secure_port)
+        .await
+        .map_err(|e| anyhow!("failed to set up the cluster: {e}"))?;
+    tasks.spawn(compaction::run(server.clone(), shutdown.clone()));
+
+    let admin = pki.admin()?;
+    let local = if args.bind_address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { args.bind_address };
+    let config = kubeconfig::Config {
+        server: format!("https://{}", SocketAddr::new(local, args.secure_port)),
+        ca: pki.ca_pem().into(),
+        client_certificate: admin.certificate_pem.into(),
+        client_key: admin.key_pem.into(),
+        ..kubeconfig::Config::default()
+    };
+    let path = data.join("kubeconfig");
+    host::private_file(&path, config.to_yaml("canopus", "kubernetes-admin").as_bytes(), 0o600)?;
+    tracing::info!(port = args.secure_port, kubeconfig = %path.display(), "the API server is ready");
+    Ok(server)
+}
+
+fn serving_tls(pki: &Pki, args: &UpArgs, address: IpAddr, service: Ipv4Addr) -> Result<Arc<rustls::ServerConfig>> {
+    let mut names = vec![format!("kubernetes.default.svc.{}", args.cluster_domain)];
+    let mut addresses = vec![address, IpAddr::V4(service)];
+    for extra in &args.tls_san {
+        match extra.parse() {
+            Ok(ip) => addresses.push(ip),
+            Err(_) => names.push(extra.clone()),
+        }
+    }
+    Ok(pki::server_config(&pki.api_server(&names, &addresses)?, pki.ca_pem())?)
+}
+
+/// Authentication, authorization and admission, over the server's own caches.
+fn gatekeepers(server: &Arc<Server>, pki: &Pki) -> Result<()> {
+    let view = |plural: &str| server.cache("", "v1", plural);
+    let failed = |e: canopus_api::Status| anyhow!("failed to set up authorization: {e}");
+    let objects = BoundObjects {
+        accounts: view("serviceaccounts").map_err(failed)?,
+        pods: view("pods").map_err(failed)?,
+        secrets: view("secrets").map_err(failed)?,
+        nodes: view("nodes").map_err(failed)?,
+    };
+    let key =
+        SigningKey::from_pem(&pki.service_account_key()?).context("failed to read the service-account signing key")?;
+    let tokens = Arc::new(ServiceAccountTokens::new(ISSUER, Vec::new(), key, Arc::new(System), objects));
+    let rbac = Rbac::of(server).map_err(failed)?;
+    let kubelet_client = pki::client_config(pki.ca_pem(), Some(&pki.kubelet_client()?))?;
+    server.gates.set(Gates {
+        authenticators: vec![Arc::new(ClientCertificates::new(Arc::new(System))), tokens.clone()],
+        authorizer: Box::new(privileged::standard(server, &rbac).map_err(failed)?),
+        admission: admission::Chain(Vec::new()),
+        tokens,
+        nodes: Arc::new(NodeProxy::new(Arc::new(kubelet_client))),
+    });
+    Ok(())
+}
