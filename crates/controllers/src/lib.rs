@@ -1,1 +1,41 @@
+//! The controllers of kube-controller-manager: each brings one kind of object's world to what the object says.
+//! One file each; [`CONTROLLERS`] lists them all. They read shared views ([`canopus_client::Informers`], under the
+//! identity of kube-controller-manager) and write under a service account of their own, as upstream.
 
+mod context;
+mod pods;
+mod replicaset;
+mod rootca;
+mod serviceaccount;
+
+pub use context::{Config, Context};
+
+use canopus_api::Api;
+use canopus_client::Informers;
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Starts one controller; the future ends after shutdown.
+pub type Start = fn(Arc<Context>) -> BoxFuture<'static, ()>;
+
+/// All controllers by upstream's name, in alphabetical order.
+pub const CONTROLLERS: &[(&str, Start)] = &[
+    ("replicaset-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICA_SET))),
+    ("replicationcontroller-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICATION_CONTROLLER))),
+    ("root-ca-certificate-publisher-controller", |c| Box::pin(rootca::run(c))),
+    ("serviceaccount-controller", |c| Box::pin(serviceaccount::run(c))),
+];
+
+/// Runs every controller until `shutdown`. `api` is kube-controller-manager's own door, for the views; `accounts` gives
+/// the door of `system:serviceaccount:kube-system:<name>` for a service account's name (`deployment-controller`).
+pub async fn run(
+    config: Config,
+    api: Arc<dyn Api>,
+    accounts: impl Fn(&str) -> Arc<dyn Api> + Send + Sync + 'static,
+    shutdown: CancellationToken,
+) {
+    let informers = Informers::new(api, shutdown.clone());
+    let context = Arc::new(Context::new(config, informers, Box::new(accounts), shutdown));
+    futures::future::join_all(CONTROLLERS.iter().map(|(_, start)| start(context.clone()))).await;
+}

@@ -1,0 +1,196 @@
+//! What every controller is given, and the small steps they all take.
+
+use canopus_api::{Api, DeleteOptions, Gvr, Object, Status, Target, Value, View, WriteOptions, value};
+use canopus_client::runner::{Key, Reconcile};
+use canopus_client::{Informer, Informers, Queue, Recorder};
+use compact_str::CompactString;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What the cluster's operator decides.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The PEM certificates every pod trusts the API server by (ConfigMap `kube-root-ca.crt`).
+    pub root_ca: String,
+    /// Every resource that is stored, can be listed, watched and deleted.
+    pub resources: Vec<ResourceInfo>,
+    /// `10.244.0.0/16`: each node is given a /24 of it; "" leaves nodes alone.
+    pub cluster_cidr: String,
+}
+
+/// A row of the table of resources that namespace deletion and garbage collection work through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceInfo {
+    pub gvr: Gvr,
+    pub kind: CompactString,
+    pub namespaced: bool,
+}
+
+type Accounts = Box<dyn Fn(&str) -> Arc<dyn Api> + Send + Sync>;
+
+pub struct Context {
+    pub config: Config,
+    pub informers: Arc<Informers>,
+    accounts: Accounts,
+    pub shutdown: CancellationToken,
+}
+
+impl Context {
+    pub fn new(config: Config, informers: Arc<Informers>, accounts: Accounts, shutdown: CancellationToken) -> Context {
+        Context { config, informers, accounts, shutdown }
+    }
+
+    /// The door of a service account in kube-system.
+    pub fn api(&self, account: &str) -> Arc<dyn Api> {
+        (self.accounts)(account)
+    }
+
+    pub fn recorder(&self, api: &Arc<dyn Api>, component: &str) -> Recorder {
+        Recorder::start(api.clone(), component, "", self.shutdown.clone())
+    }
+
+    /// Waits for the views, then works until shutdown.
+    pub async fn work(&self, queue: Arc<Queue<Key>>, workers: usize, reconciler: Arc<dyn Reconcile>) {
+        tokio::select! {
+            () = self.informers.synced() => {}
+            () = self.shutdown.cancelled() => return,
+        }
+        canopus_client::run(queue, workers, reconciler, self.shutdown.clone()).await;
+    }
+}
+
+/// Queues every object of a view when it changes.
+pub fn queue_changes(informer: &Informer, queue: &Arc<Queue<Key>>) {
+    let queue = queue.clone();
+    informer.on_change(move |change| queue.add(change.object().key()));
+}
+
+/// Which key an owner's uid has, so that a change of a dependent finds its owner without parsing.
+#[derive(Default)]
+pub struct KeysByUid(Mutex<HashMap<CompactString, CompactString>>);
+
+impl KeysByUid {
+    pub fn of(informer: &Informer) -> Arc<KeysByUid> {
+        let keys = Arc::new(KeysByUid::default());
+        let kept = keys.clone();
+        informer.on_change(move |change| {
+            let mut keys = kept.0.lock();
+            if let Some(old) = change.old {
+                keys.remove(&old.facts.uid);
+            }
+            if let Some(new) = change.new {
+                keys.insert(new.facts.uid.clone(), new.key());
+            }
+        });
+        keys
+    }
+
+    pub fn get(&self, uid: &str) -> Option<CompactString> {
+        self.0.lock().get(uid).cloned()
+    }
+}
+
+/// Queues the controllers (old and new) of each dependent that changes; `orphan` is called for those that have none.
+pub fn queue_owners(
+    dependents: &Informer,
+    owners: Arc<KeysByUid>,
+    queue: &Arc<Queue<Key>>,
+    orphan: impl Fn(&Arc<Object>) + Send + Sync + 'static,
+) {
+    let queue = queue.clone();
+    dependents.on_change(move |change| {
+        let sides = [change.old, change.new];
+        for uid in sides.into_iter().flatten().filter_map(|o| o.facts.controller.as_ref()) {
+            if let Some(key) = owners.get(uid) {
+                queue.add(key);
+            }
+        }
+        if let Some(new) = change.new.filter(|o| o.facts.controller.is_none() && !o.facts.deleting) {
+            orphan(new);
+        }
+    });
+}
+
+/// Queues every object in `owners` whose selector matches the orphan.
+pub fn queue_matching(
+    owners: &Informer,
+    queue: &Queue<Key>,
+    orphan: &Object,
+    selects: impl Fn(&Value, &Object) -> bool,
+) {
+    if orphan.facts.labels.is_empty() {
+        return;
+    }
+    for owner in View::list(owners, orphan.namespace()) {
+        if selects(&owner.value(), orphan) {
+            queue.add(owner.key());
+        }
+    }
+}
+
+/// An ownerReference that makes `owner` the controller (upstream `metav1.NewControllerRef`).
+pub fn controller_ref(owner: &Value) -> Value {
+    value!({
+        "apiVersion": &owner["apiVersion"], "kind": &owner["kind"], "name": &owner["metadata"]["name"],
+        "uid": &owner["metadata"]["uid"], "controller": true, "blockOwnerDeletion": true,
+    })
+}
+
+/// The ownerReference with `controller: true`; Null when there is none.
+pub fn controller_of(object: &Value) -> &Value {
+    let owners = object["metadata"]["ownerReferences"].items();
+    owners.iter().find(|o| o["controller"].bool()).unwrap_or(&Value::Null)
+}
+
+pub fn target(gvr: &Gvr, object: &Value) -> Target {
+    Target::new(gvr, object["metadata"]["namespace"].str(), object["metadata"]["name"].str())
+}
+
+pub fn writes() -> WriteOptions {
+    WriteOptions { field_manager: "kube-controller-manager".into(), ..WriteOptions::default() }
+}
+
+/// Deletes exactly this object: another one of its name stays.
+pub fn delete_uid(uid: &str) -> DeleteOptions {
+    DeleteOptions { uid: Some(uid.into()), ..DeleteOptions::default() }
+}
+
+/// A deletion that finds nothing has nothing to do.
+pub fn gone<T>(result: Result<T, Status>) -> Result<Option<T>, Status> {
+    match result {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes `object`'s status when it differs from `status`, and waits until `view` has seen it.
+pub async fn update_status(
+    api: &dyn Api,
+    gvr: &Gvr,
+    view: &Informer,
+    object: &Value,
+    status: Value,
+) -> Result<(), Status> {
+    if object["status"] == status {
+        return Ok(());
+    }
+    let mut updated = object.clone();
+    updated.set("status", status);
+    let written = api.update(&target(gvr, object).subresource("status"), updated, &writes()).await?;
+    view.reached(written.revision).await;
+    Ok(())
+}
+
+/// The condition of a type; Null when there is none.
+pub fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    status["conditions"].items().iter().find(|c| c["type"].str() == kind).unwrap_or(&Value::Null)
+}
+
+/// Whether a create was refused because its namespace is being deleted (cause `NamespaceTerminating`).
+pub fn is_namespace_terminating(error: &Status) -> bool {
+    let causes = error.details.iter().flat_map(|d| &d.causes);
+    causes.into_iter().any(|c| c.reason == "NamespaceTerminating")
+}
