@@ -1,4 +1,4 @@
-//! A small synchronous netlink client: as much of rtnetlink and conntrack as a node needs.
+//! A small synchronous netlink client: as much of rtnetlink, conntrack and nftables as a node needs.
 //!
 //! Several requests go out in one datagram and each is acknowledged, so that setting up a pod costs two system call
 //! round trips. A socket belongs to the network namespace of the thread that opened it, for ever.
@@ -6,6 +6,7 @@
 mod conntrack;
 mod link;
 mod message;
+mod nftables;
 mod route;
 
 use std::io;
@@ -68,7 +69,7 @@ impl Netlink {
         Netlink::open(SockProtocol::NetlinkRoute)
     }
 
-    /// A socket for connection tracking of the calling thread's network namespace.
+    /// A socket for connection tracking and nftables of the calling thread's network namespace.
     pub fn netfilter() -> Result<Netlink, NetlinkError> {
         Netlink::open(SockProtocol::NetlinkNetFilter)
     }

@@ -56,14 +56,14 @@ pub struct SyncReport {
 #[derive(Debug)]
 pub struct Proxy {
     nft: Nft,
-    conntrack: Netlink,
+    netfilter: Netlink,
     applied: Option<Ruleset>,
 }
 
 impl Proxy {
     /// Touches nothing yet: rules of an earlier run go on working until the first [`Proxy::sync`] replaces them.
     pub fn open() -> Result<Proxy, ProxyError> {
-        Ok(Proxy { nft: Nft::open()?, conntrack: Netlink::netfilter()?, applied: None })
+        Ok(Proxy { nft: Nft::open()?, netfilter: Netlink::netfilter()?, applied: None })
     }
 
     /// Makes the kernel follow this state: the first time, after a failure and when the configuration changed by
@@ -112,7 +112,7 @@ impl Proxy {
     pub fn check(&mut self) -> Result<(), ProxyError> {
         let families: Vec<Family> = self.applied.iter().flat_map(Ruleset::families).collect();
         for family in families {
-            if !self.nft.has_rules(family)? {
+            if self.netfilter.rules(family == Family::V6, TABLE, "services")? == 0 {
                 tracing::warn!(?family, "somebody removed the service rules, loading them again");
                 self.applied = None;
                 return Ok(());
@@ -178,7 +178,7 @@ impl Proxy {
         }
         let mut forgotten = 0;
         for family in &state.config.families {
-            forgotten += conntrack::forget_stale(&mut self.conntrack, *family, &targets)?;
+            forgotten += conntrack::forget_stale(&mut self.netfilter, *family, &targets)?;
         }
         Ok(forgotten)
     }

@@ -46,15 +46,6 @@ impl Nft {
         self.run(&["-f", "-"], script).map(drop)
     }
 
-    /// Whether the chain that looks Services up is there, with its rules.
-    pub fn has_rules(&self, family: Family) -> Result<bool, NftError> {
-        match self.run(&["-t", "list", "chain", words(family).ip, TABLE, "services"], "") {
-            Ok(listing) => Ok(listing.contains("@service-ips")),
-            Err(NftError::Refused(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The clients remembered for session affinity.
     pub fn remembered(&self, family: Family) -> Result<Vec<Remembered>, NftError> {
         parse_remembered(&self.run(&["-j", "list", "map", words(family).ip, TABLE, "affinity"], "")?)
