@@ -29,3 +29,7 @@ pub fn plugins(server: &Server, rbac: &Arc<Rbac>) -> Result<Chain> {
     ];
     Ok(Chain(plugins))
 }
+
+#[cfg(test)]
+#[path = "plugins_tests.rs"]
+mod tests;

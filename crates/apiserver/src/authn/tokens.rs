@@ -3,7 +3,7 @@
 use super::certificates::CREDENTIAL_ID;
 use super::jwt::{self, SigningKey};
 use super::{Authenticator, Credentials, Unauthenticated};
-use crate::server::{TokenClaims, TokenIssuer};
+use crate::server::{Server, TokenClaims, TokenIssuer};
 use crate::surroundings::{Surroundings, uuid};
 use crate::user::{AUTHENTICATED, User};
 use canopus_api::{Object, Status, Time, Value, View, value};
@@ -24,6 +24,19 @@ pub struct BoundObjects {
     pub pods: Arc<dyn View>,
     pub secrets: Arc<dyn View>,
     pub nodes: Arc<dyn View>,
+}
+
+impl BoundObjects {
+    /// As the server's own caches have them.
+    pub fn of(server: &Server) -> Result<BoundObjects, Status> {
+        let view = |plural| server.cache("", "v1", plural).map(|cache| cache as Arc<dyn View>);
+        Ok(BoundObjects {
+            accounts: view("serviceaccounts")?,
+            pods: view("pods")?,
+            secrets: view("secrets")?,
+            nodes: view("nodes")?,
+        })
+    }
 }
 
 pub struct ServiceAccountTokens {

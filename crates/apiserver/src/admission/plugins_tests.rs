@@ -1,0 +1,118 @@
+//! The gatekeepers of a real server on a store in memory.
+
+use super::*;
+use crate::authn::jwt::SigningKey;
+use crate::authn::tokens::{BoundObjects, ServiceAccountTokens};
+use crate::authz::privileged::standard;
+use crate::node_proxy::NodeProxy;
+use crate::server::Gates;
+use crate::surroundings::System;
+use crate::user::{MASTERS, NODES, User};
+use crate::{LocalApi, pki};
+use canopus_api::{Api, DeleteOptions, Gvr, Target, Value, value};
+use canopus_store::{Limits, memory::MemoryStore};
+use std::net::IpAddr;
+
+async fn server() -> Arc<Server> {
+    let store = Arc::new(MemoryStore::new(Limits::default()).unwrap());
+    let server = Server::start(store, Arc::new(System), "10.96.0.0/16").await.unwrap();
+    let tls = Arc::new(pki::client_config("", None).unwrap());
+    let key = SigningKey::from_pem(&rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let objects = BoundObjects::of(&server).unwrap();
+    let tokens = ServiceAccountTokens::new("https://issuer", vec![], key, server.surroundings.clone(), objects);
+    let rbac = Rbac::of(&server).unwrap();
+    server.gates.set(Gates {
+        authenticators: Vec::new(),
+        authorizer: Box::new(standard(&server, &rbac).unwrap()),
+        admission: plugins(&server, &rbac).unwrap(),
+        tokens: Arc::new(tokens),
+        nodes: Arc::new(NodeProxy::new(tls)),
+    });
+    crate::bootstrap::run(&server, IpAddr::from([192, 0, 2, 1]), 6443).await.unwrap();
+    server
+}
+
+fn target(plural: &str, namespace: &str, name: &str) -> Target {
+    Target::new(&Gvr::new("", "v1", plural), namespace, name)
+}
+
+fn pod(name: &str, node: &str) -> Value {
+    value!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+    })
+}
+
+async fn create(api: &Arc<dyn Api>, plural: &str, namespace: &str, object: Value) -> Result<Arc<Value>> {
+    let object = api.create(&target(plural, namespace, ""), object, &Default::default()).await?;
+    Ok(object.value())
+}
+
+#[tokio::test]
+async fn a_pod_through_the_whole_chain() {
+    let server = server().await;
+    let admin = LocalApi::shared(server.clone(), User::new("admin", &[MASTERS]), "tests");
+    let missing = create(&admin, "pods", "nowhere", pod("a", "")).await.unwrap_err();
+    assert_eq!(missing.message, r#"namespaces "nowhere" not found"#);
+    let mut wrong = pod("a", "");
+    wrong.set_path(&["spec", "serviceAccountName"], "other");
+    let refused = create(&admin, "pods", "default", wrong).await.unwrap_err();
+    let why =
+        r#"pods "a" is forbidden: error looking up service account default/other: serviceaccount "other" not found"#;
+    assert_eq!((refused.code, refused.message.as_str()), (403, why));
+
+    // The default account comes while the pod waits for it.
+    let account = value!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let (made, account) = tokio::join!(
+        create(&admin, "pods", "default", pod("a", "")),
+        create(&admin, "serviceaccounts", "default", account)
+    );
+    account.unwrap();
+    let spec = &made.unwrap()["spec"];
+    assert_eq!(spec["serviceAccountName"].str(), "default");
+    assert_eq!((spec["priority"].int(), spec["preemptionPolicy"].str()), (0, "PreemptLowerPriority"));
+    assert_eq!(spec["tolerations"].items().len(), 2);
+    assert!(spec["volumes"][0]["name"].str().starts_with("kube-api-access-"));
+    assert_eq!(spec["containers"][0]["volumeMounts"][0]["name"], spec["volumes"][0]["name"]);
+
+    let immortal = admin.delete(&target("namespaces", "", "kube-system"), &DeleteOptions::default()).await.unwrap_err();
+    assert_eq!(immortal.message, r#"namespaces "kube-system" is forbidden: this namespace may not be deleted"#);
+    let leaving = value!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "leaving"}});
+    create(&admin, "namespaces", "", leaving).await.unwrap();
+    admin.delete(&target("namespaces", "", "leaving"), &DeleteOptions::default()).await.unwrap();
+    let refused = create(&admin, "pods", "leaving", pod("b", "")).await.unwrap_err();
+    assert!(refused.message.ends_with("in namespace leaving because it is being terminated"), "{}", refused.message);
+}
+
+#[tokio::test]
+async fn nodes_and_strangers_are_kept_in_their_place() {
+    let server = server().await;
+    let api = |user: Arc<User>| LocalApi::shared(server.clone(), user, "tests");
+    let admin = api(User::new("admin", &[MASTERS]));
+    let node = api(User::new("system:node:n1", &[NODES]));
+    let stranger = api(User::new("ann", &[]));
+    let own = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    let made = create(&node, "nodes", "", own).await.unwrap();
+    assert_eq!(made["spec"]["taints"][0]["key"].str(), "node.kubernetes.io/not-ready");
+    let other = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}});
+    let refused = create(&node, "nodes", "", other).await.unwrap_err();
+    assert_eq!(refused.message, r#"nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2""#);
+
+    let account = value!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    create(&admin, "serviceaccounts", "default", account).await.unwrap();
+    create(&admin, "pods", "default", pod("mine", "n1")).await.unwrap();
+    create(&admin, "pods", "default", pod("theirs", "n2")).await.unwrap();
+    let config = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt"}});
+    create(&admin, "configmaps", "default", config).await.unwrap();
+    assert!(node.get(&target("configmaps", "default", "kube-root-ca.crt")).await.is_ok());
+    assert_eq!(node.get(&target("configmaps", "default", "other")).await.unwrap_err().code, 403);
+    assert!(node.get(&target("pods", "default", "mine")).await.is_ok());
+    assert_eq!(node.get(&target("pods", "default", "theirs")).await.unwrap_err().code, 403);
+    let refused = node.delete(&target("pods", "default", "theirs"), &DeleteOptions::default()).await.unwrap_err();
+    assert!(refused.message.ends_with("can only delete pods with spec.nodeName set to itself"), "{}", refused.message);
+    node.delete(&target("pods", "default", "mine"), &DeleteOptions::default()).await.unwrap();
+
+    let refused = stranger.get(&target("pods", "default", "theirs")).await.unwrap_err();
+    let why = r#"pods "theirs" is forbidden: User "ann" cannot get resource "pods" in API group "" in the namespace "default""#;
+    assert_eq!(refused.message, why);
+}
