@@ -42,7 +42,8 @@ lint: ## formatting, clippy and the rules of the code base
 	cargo xtask tidy
 
 .PHONY: bench
-bench: packages ## benchmarks as JSON lines; one of them: make bench BENCH=name
+bench: ## benchmarks as JSON lines; one of them: make bench BENCH=name
+	@scripts/setup.sh >&2
 	@cargo bench --quiet --workspace --profile fast --bench '$(BENCH)'
 
 .PHONY: soak

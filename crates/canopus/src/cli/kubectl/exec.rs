@@ -216,6 +216,17 @@ mod tests {
         assert_eq!(ended(&broken).unwrap_err().to_string(), "Internal error occurred: x");
     }
 
+    #[tokio::test]
+    async fn a_command_ends_with_its_status() {
+        let failed = b"\x03{\"kind\":\"Status\",\"status\":\"Failure\",\"reason\":\"NonZeroExitCode\",\
+            \"details\":{\"causes\":[{\"reason\":\"ExitCode\",\"message\":\"3\"}]}}";
+        let session = websocket::testing::session(websocket::testing::agree, vec![failed.to_vec()]).await;
+        let socket = websocket::connect(&session, "/exec?command=x").await.unwrap();
+        let args = Line::try_parse_from(["exec", "p", "--", "x"]).unwrap().args;
+        let status = converse(socket, &args).await.unwrap();
+        assert_eq!(ended(&status).unwrap(), ExitCode::from(3));
+    }
+
     #[test]
     fn messages_carry_a_channel() {
         let end = Message::Binary(b"\x03{\"status\":\"Success\"}".to_vec().into());

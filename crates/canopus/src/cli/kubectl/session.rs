@@ -34,13 +34,17 @@ impl Session {
         if config.server.is_empty() {
             bail!("kubeconfig {path} names no server");
         }
+        Session::new(config, connection.namespace.clone())
+    }
+
+    pub fn new(config: Config, namespace: Option<String>) -> Result<Session> {
         // An error means that there is one already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let tls = config.tls().context("failed to use the kubeconfig's credentials")?;
         let agent = concat!("canopus-kubectl/", env!("CARGO_PKG_VERSION"));
         let api = RemoteApi::new(&config.server, tls, config.token.clone(), agent);
-        let namespace = connection.namespace.clone().unwrap_or_else(|| config.namespace.clone());
-        let namespace_given = connection.namespace.is_some();
+        let namespace_given = namespace.is_some();
+        let namespace = namespace.unwrap_or_else(|| config.namespace.clone());
         Ok(Session { api, config, namespace, namespace_given, discovery: OnceCell::new() })
     }
 

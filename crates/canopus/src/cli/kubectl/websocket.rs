@@ -43,7 +43,7 @@ pub async fn connect(session: &Session, path_and_query: &str) -> Result<Socket> 
     let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.with_context(failed)?;
     let prefix = server.path().trim_end_matches('/');
     let mut request = Request::builder()
-        .uri(format!("https://{authority}{prefix}{path_and_query}"))
+        .uri(format!("wss://{authority}{prefix}{path_and_query}"))
         .header(header::HOST, authority.as_str())
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
@@ -64,5 +64,70 @@ pub async fn connect(session: &Session, path_and_query: &str) -> Result<Socket> 
                 .into())
         }
         Err(error) => Err(error).with_context(|| format!("failed to open a WebSocket to {server}")),
+    }
+}
+
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+    use canopus_client::kubeconfig::Config;
+    use futures::{SinkExt, StreamExt};
+    use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+
+    type Upgrade = fn(&Request, Response) -> Result<Response, ErrorResponse>;
+
+    /// A session with a server that takes one WebSocket, or refuses it, and then says `messages`.
+    pub async fn session(upgrade: Upgrade, messages: Vec<Vec<u8>>) -> Session {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let tls = rustls::ServerConfig::builder().with_no_client_auth();
+        let tls = tls.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("https://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let stream = TlsAcceptor::from(Arc::new(tls)).accept(tcp).await.unwrap();
+            let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, upgrade).await else { return };
+            for message in messages {
+                socket.send(Message::Binary(message.into())).await.unwrap();
+            }
+            while socket.next().await.is_some_and(|message| message.is_ok()) {}
+        });
+        let config =
+            Config { server, ca: made.cert.pem().into_bytes(), namespace: "default".into(), ..Config::default() };
+        Session::new(config, None).unwrap()
+    }
+
+    #[expect(clippy::result_large_err, clippy::unnecessary_wraps, reason = "tungstenite's signature")]
+    pub fn agree(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+        assert_eq!(request.headers()[header::SEC_WEBSOCKET_PROTOCOL], PROTOCOL);
+        assert_eq!(request.uri(), "/exec?command=x");
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL.parse().unwrap());
+        Ok(response)
+    }
+
+    #[tokio::test]
+    async fn messages_arrive() {
+        let session = session(agree, vec![b"\x01hello".to_vec()]).await;
+        let mut socket = connect(&session, "/exec?command=x").await.unwrap();
+        let message = socket.next().await.unwrap().unwrap();
+        assert_eq!(&message.into_data()[..], b"\x01hello");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_the_servers_status() {
+        let refuse: Upgrade = |_, _| {
+            let status = Status::bad_request("container c not found in pod p").to_value();
+            Err(Response::builder().status(400).body(Some(json::to_string(&status))).unwrap())
+        };
+        let session = session(refuse, Vec::new()).await;
+        let error = connect(&session, "/exec?command=x").await.unwrap_err();
+        let status = error.downcast::<Status>().unwrap();
+        assert_eq!((status.code, status.message.as_str()), (400, "container c not found in pod p"));
     }
 }
