@@ -3,6 +3,7 @@
 //! identity of kube-controller-manager) and write under a service account of their own, as upstream.
 
 mod context;
+mod deployment;
 mod pods;
 mod replicaset;
 mod rootca;
@@ -21,6 +22,7 @@ pub type Start = fn(Arc<Context>) -> BoxFuture<'static, ()>;
 
 /// All controllers by upstream's name, in alphabetical order.
 pub const CONTROLLERS: &[(&str, Start)] = &[
+    ("deployment-controller", |c| Box::pin(deployment::run(c))),
     ("replicaset-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICA_SET))),
     ("replicationcontroller-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICATION_CONTROLLER))),
     ("root-ca-certificate-publisher-controller", |c| Box::pin(rootca::run(c))),
