@@ -68,6 +68,7 @@ pub async fn connect(session: &Session, path_and_query: &str) -> Result<Socket> 
 }
 
 #[cfg(test)]
+#[expect(clippy::result_large_err, reason = "tungstenite's signature")]
 pub mod testing {
     use super::*;
     use canopus_client::kubeconfig::Config;
@@ -103,7 +104,6 @@ pub mod testing {
         Session::new(config, None).unwrap()
     }
 
-    #[expect(clippy::result_large_err, clippy::unnecessary_wraps, reason = "tungstenite's signature")]
     pub fn agree(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
         assert_eq!(request.headers()[header::SEC_WEBSOCKET_PROTOCOL], PROTOCOL);
         assert_eq!(request.uri(), "/exec?command=x");
