@@ -194,6 +194,37 @@ impl Generator<'_> {
     }
 }
 
+/// `tables/protobuf.txt` by message name: its words.
+fn messages() -> BTreeMap<String, Vec<String>> {
+    let text = std::fs::read_to_string("tables/protobuf.txt").expect("tables/protobuf.txt is part of the crate");
+    let lines = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    lines
+        .map(|line| {
+            let mut words = line.split_whitespace().map(String::from);
+            (format!("io.k8s.{}", words.next().unwrap_or_default()), words.collect())
+        })
+        .collect()
+}
+
+/// The wire fields of message `name`, as parts of a type with the fields `of` (sorted).
+fn wire(name: &str, of: &[&String], messages: &BTreeMap<String, Vec<String>>) -> String {
+    let mut out = String::new();
+    for word in messages.get(name).into_iter().flatten() {
+        let Some((field, number)) = word.split_once('=') else { continue };
+        let pointer = number.starts_with('*');
+        let number = number.trim_start_matches('*');
+        let target = match field.strip_prefix('@') {
+            Some(inline) => format!("WireTarget::Inline(&[{}])", wire(&format!("io.k8s.{inline}"), of, messages)),
+            None => match of.iter().position(|f| *f == field) {
+                Some(i) => format!("WireTarget::Field {{ index: {i}, pointer: {pointer} }}"),
+                None => continue,
+            },
+        };
+        let _ = write!(out, "WireField {{ number: {number}, target: {target} }}, ");
+    }
+    out
+}
+
 fn list_is_said(words: &[String]) -> bool {
     words.iter().any(|w| w == "atomic" || w == "set" || w.starts_with("keys="))
 }
@@ -201,6 +232,8 @@ fn list_is_said(words: &[String]) -> bool {
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=tables/fields.txt");
+    println!("cargo::rerun-if-changed=tables/protobuf.txt");
+    let messages = messages();
     let mut roots = roots();
     let mut definitions = roots.generator.take_definitions(false);
     add_lists(&mut roots, &mut definitions);
@@ -221,6 +254,8 @@ fn main() {
         properties.sort_by_key(|(name, _)| *name);
         let _ = write!(descriptions, "{}\0", text(definition));
         let mut fields = String::new();
+        let names: Vec<&String> = properties.iter().map(|(name, _)| *name).collect();
+        let wire = wire(name, &names, &messages);
         for (field, schema) in properties {
             let _ = write!(fields, "{}, ", generator.field(name, field, schema, required.contains(&field.as_str())));
             let _ = write!(descriptions, "{}\0", text(schema));
@@ -231,7 +266,7 @@ fn main() {
             roots.kinds.get(*name).map(|(g, v, k)| format!("Some(({g:?}, {v:?}, {k:?}))")).unwrap_or("None".into());
         let _ = writeln!(
             code,
-            "static T{i}: Type = Type {{ index: {i}, name: {name:?}, shape: Shape::{}, fields: &[{fields}], atomic: {}, kind: {kind} }};",
+            "static T{i}: Type = Type {{ index: {i}, name: {name:?}, shape: Shape::{}, fields: &[{fields}], atomic: {}, kind: {kind}, wire: &[{wire}] }};",
             shape(name, definition),
             words.iter().any(|w| w == "atomic"),
         );

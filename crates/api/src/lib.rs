@@ -14,6 +14,7 @@ pub mod managed;
 pub mod names;
 pub mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selectors;

@@ -49,6 +49,23 @@ pub struct Type {
     pub atomic: bool,
     /// (group, version, kind) of top-level kinds.
     pub kind: Option<(&'static str, &'static str, &'static str)>,
+    /// Its fields as protobuf numbers them.
+    pub wire: &'static [WireField],
+}
+
+/// One field of a protobuf message.
+#[derive(Debug)]
+pub struct WireField {
+    pub number: u32,
+    pub target: WireTarget,
+}
+
+#[derive(Debug)]
+pub enum WireTarget {
+    /// A field of the type, by position. `pointer`: Go holds it by pointer, so that a zero on the wire says something.
+    Field { index: usize, pointer: bool },
+    /// A message whose fields are the type's own in JSON.
+    Inline(&'static [WireField]),
 }
 
 /// What the JSON of a type looks like.

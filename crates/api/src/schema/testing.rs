@@ -14,7 +14,15 @@ fn leak<T>(value: T) -> &'static T {
 
 fn ty(name: &'static str, shape: Shape, atomic: bool, mut fields: Vec<Field>) -> FieldType {
     fields.sort_by_key(|f| f.name);
-    FieldType::Ref(TypeId(leak(Type { index: 0, name, shape, fields: Vec::leak(fields), atomic, kind: None })))
+    FieldType::Ref(TypeId(leak(Type {
+        index: 0,
+        name,
+        shape,
+        fields: Vec::leak(fields),
+        atomic,
+        kind: None,
+        wire: &[],
+    })))
 }
 
 fn field(name: &'static str, ty: FieldType) -> Field {

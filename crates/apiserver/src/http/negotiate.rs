@@ -1,7 +1,7 @@
 //! Media types: what the client sends and what it will take (upstream `negotiation`).
 
 use super::{Body, text_response};
-use canopus_api::{Result, Status, Value, json, yaml};
+use canopus_api::{Result, Status, Value, json, protobuf, yaml};
 use http::{HeaderMap, Response, StatusCode, header};
 
 const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
@@ -118,6 +118,10 @@ pub fn decode(bytes: &[u8], content_type: &str) -> Result<(Value, Vec<String>)> 
             let parsed = yaml::parse(text).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
             let problems = parsed.strict_error().into_iter().collect();
             Ok((parsed.value, problems))
+        }
+        "application/vnd.kubernetes.protobuf" => {
+            let value = protobuf::decode(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+            Ok((value, Vec::new()))
         }
         _ => Err(Status::unsupported_media_type(ACCEPTED)),
     }
