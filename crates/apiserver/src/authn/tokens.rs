@@ -18,6 +18,9 @@ const LEEWAY: i64 = 60;
 /// Tokens whose signature is remembered as good. What they say is checked every time.
 const REMEMBERED: usize = 4096;
 
+/// Whose token it is, and the audiences it is good for.
+type Checked = (Arc<User>, Vec<String>);
+
 /// The objects that tokens are bound to.
 pub struct BoundObjects {
     pub accounts: Arc<dyn View>,
@@ -84,7 +87,7 @@ impl ServiceAccountTokens {
     }
 
     /// None: not one of our tokens. Answers whose it is and the audiences of `wanted` it is good for.
-    fn check(&self, token: &str, wanted: &[String]) -> Result<Option<(Arc<User>, Vec<String>)>, Unauthenticated> {
+    fn check(&self, token: &str, wanted: &[String]) -> Result<Option<Checked>, Unauthenticated> {
         let bad = |why: String| Err(Unauthenticated(why));
         let Some(claims) = self.claims(token)? else { return Ok(None) };
         let own = || self.audiences.clone();

@@ -53,7 +53,8 @@ fn a_token_dies() {
     let mut deleted = pod.clone();
     deleted[0].set_path(&["metadata", "deletionTimestamp"], Time::from_unix(NOW - 61));
     let other = [String::from("other")];
-    let cases: [(i64, [&[Value]; 4], &[String], &str); 8] = [
+    type Case<'a> = (i64, [&'a [Value]; 4], &'a [String], &'a str);
+    let cases: [Case; 8] = [
         (NOW + 3661, [&sa, &pod, &[], &[]], &[], "service account token has expired"),
         (NOW - 61, [&sa, &pod, &[], &[]], &[], "service account token is not valid yet"),
         (NOW, [&[], &pod, &[], &[]], &[], r#"serviceaccounts "sa" not found"#),

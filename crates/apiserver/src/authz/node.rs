@@ -85,7 +85,7 @@ impl NodeAuthorizer {
             let value = volume.value();
             let csi = &value["spec"]["csi"];
             let names = |r: &&str| csi[*r]["name"].str() == a.name && csi[*r]["namespace"].str() == a.namespace;
-            if REFERENCES.iter().any(|r| names(&r)) && self.uses_volume(node, volume.name())? {
+            if REFERENCES.iter().any(names) && self.uses_volume(node, volume.name())? {
                 return Ok(true);
             }
         }
