@@ -25,7 +25,7 @@ pub struct Output {
 }
 
 impl Cluster {
-    /// Starts `binary up` and waits until the API server is ready and the node is Ready.
+    /// Starts `binary up` and waits until the API server is ready.
     pub fn start(binary: &Path) -> Cluster {
         let dir = tempfile::Builder::new().prefix("canopus-e2e").tempdir().expect("a temporary directory");
         let mut cluster = Cluster { host: Host::new(), binary: binary.into(), dir, process: None };
@@ -56,14 +56,8 @@ impl Cluster {
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         self.process = Some(command.spawn().expect("canopus starts"));
         eventually(Duration::from_secs(60), || {
-            let out = self.kubectl(&[
-                "get",
-                "node",
-                "node-1",
-                "-o",
-                "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}",
-            ]);
-            if out.stdout == "True" { Ok(()) } else { Err(format!("node not Ready: {out:?}\n{}", self.log_tail())) }
+            let out = self.kubectl(&["get", "--raw", "/readyz"]);
+            if out.stdout == "ok" { Ok(()) } else { Err(format!("not ready: {out:?}\n{}", self.log_tail())) }
         });
     }
 

@@ -6,6 +6,7 @@ mod install;
 mod kubeconfig;
 mod kubectl;
 mod output;
+mod reset;
 mod uninstall;
 mod up;
 mod version;
@@ -14,6 +15,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use reset::ResetArgs;
 pub use up::UpArgs;
 
 /// Where everything Canopus keeps is, unless told otherwise.
@@ -30,6 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Up(up::UpArgs),
+    Reset(reset::ResetArgs),
     Image(image::ImageArgs),
     Kubeconfig(kubeconfig::KubeconfigArgs),
     Kubectl(kubectl::KubectlArgs),
@@ -58,6 +61,7 @@ impl DataDir {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(args) => up::run(args),
+        Command::Reset(args) => reset::run(args),
         Command::Image(args) => image::run(args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Kubectl(args) => return kubectl::run(args),

@@ -32,7 +32,10 @@ pub fn run(args: ResetArgs) -> Result<()> {
 fn confirmed(args: &ResetArgs) -> Result<bool> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        bail!("this removes all containers and {}: say --yes to do it without a terminal", args.data.data_dir.display());
+        bail!(
+            "this removes all containers and {}: say --yes to do it without a terminal",
+            args.data.data_dir.display()
+        );
     }
     eprint!("This stops all of Canopus's containers and removes {}. Go on? [y/N] ", args.data.data_dir.display());
     std::io::stderr().flush().context("failed to write to the terminal")?;

@@ -2,7 +2,7 @@
 
 mod host;
 
-use crate::cli::UpArgs;
+use crate::cli::{ResetArgs, UpArgs};
 use anyhow::{Context, Result, anyhow};
 use canopus_apiserver::authn::certificates::ClientCertificates;
 use canopus_apiserver::authn::jwt::SigningKey;
@@ -39,6 +39,18 @@ pub fn run(args: UpArgs) -> Result<()> {
     let done = runtime.block_on(cluster(args));
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
+}
+
+/// Removes everything that was made under the data directory.
+pub fn reset(args: ResetArgs) -> Result<()> {
+    let dir = &args.data.data_dir;
+    if !dir.exists() {
+        return Ok(());
+    }
+    let lock = host::lock(dir)?;
+    std::fs::remove_dir_all(dir).with_context(|| format!("failed to remove {}", dir.display()))?;
+    drop(lock);
+    Ok(())
 }
 
 async fn cluster(args: UpArgs) -> Result<()> {
@@ -131,7 +143,7 @@ fn gatekeepers(server: &Arc<Server>, pki: &Pki) -> Result<()> {
     server.gates.set(Gates {
         authenticators: vec![Arc::new(ClientCertificates::new(Arc::new(System))), tokens.clone()],
         authorizer: Box::new(privileged::standard(server, &rbac).map_err(failed)?),
-        admission: admission::Chain(Vec::new()),
+        admission: admission::plugins::plugins(server, &rbac).map_err(failed)?,
         tokens,
         nodes: Arc::new(NodeProxy::new(Arc::new(kubelet_client))),
     });

@@ -1,4 +1,4 @@
-//! What needs no container.
+//! What the API server does on its own, as kubectl sees it.
 
 use canopus_testkit::Cluster;
 
@@ -80,4 +80,34 @@ pub fn explain(c: &Cluster) {
         assert!(text.contains(word), "{word} in\n{text}");
     }
     assert!(c.k(&["explain", "deployment.spec.strategy"]).contains("The deployment strategy to use"));
+}
+
+pub fn workloads(c: &Cluster) {
+    c.k(&["create", "deployment", "web", "--image=nowhere.example/web:1", "--replicas=2"]);
+    c.k(&["expose", "deployment", "web", "--port=80", "--target-port=8080"]);
+    assert!(c.k(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"]).starts_with("10.96."));
+    c.k(&["scale", "deployment/web", "--replicas=4"]);
+    c.k(&["set", "image", "deployment/web", "web=nowhere.example/web:2"]);
+    c.k(&["rollout", "pause", "deployment/web"]);
+    c.k(&["rollout", "resume", "deployment/web"]);
+    c.k(&["rollout", "restart", "deployment/web"]);
+    let shown =
+        c.k(&["get", "deployment", "web", "-o", "jsonpath={.spec.replicas} {.spec.template.spec.containers[0].image}"]);
+    assert_eq!(shown, "4 nowhere.example/web:2");
+    assert!(c.k(&["describe", "deployment", "web"]).contains("StrategyType:           RollingUpdate"));
+    assert!(c.k(&["describe", "service", "web"]).contains("TargetPort:               8080/TCP"));
+    c.k(&["delete", "deployment,service", "web"]);
+}
+
+/// What was acknowledged is there after `kill -9`.
+pub fn survives_kill(c: &mut Cluster) {
+    for i in 0..3 {
+        c.k(&["create", "configmap", &format!("kept-{i}"), "--from-literal=a=1"]);
+        c.kill();
+        c.up();
+    }
+    let names = c.k(&["get", "configmaps", "-o", "name"]);
+    for i in 0..3 {
+        assert!(names.contains(&format!("configmap/kept-{i}")), "{names}");
+    }
 }
