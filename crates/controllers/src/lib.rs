@@ -4,12 +4,15 @@
 
 mod context;
 mod deployment;
+mod endpointslice;
+mod garbage;
+mod namespace;
 mod pods;
 mod replicaset;
 mod rootca;
 mod serviceaccount;
 
-pub use context::{Config, Context};
+pub use context::{Config, Context, ResourceInfo};
 
 use canopus_api::Api;
 use canopus_client::Informers;
@@ -23,6 +26,9 @@ pub type Start = fn(Arc<Context>) -> BoxFuture<'static, ()>;
 /// All controllers by upstream's name, in alphabetical order.
 pub const CONTROLLERS: &[(&str, Start)] = &[
     ("deployment-controller", |c| Box::pin(deployment::run(c))),
+    ("endpointslice-controller", |c| Box::pin(endpointslice::run(c))),
+    ("garbage-collector-controller", |c| Box::pin(garbage::run(c))),
+    ("namespace-controller", |c| Box::pin(namespace::run(c))),
     ("replicaset-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICA_SET))),
     ("replicationcontroller-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICATION_CONTROLLER))),
     ("root-ca-certificate-publisher-controller", |c| Box::pin(rootca::run(c))),
@@ -39,5 +45,8 @@ pub async fn run(
 ) {
     let informers = Informers::new(api, shutdown.clone());
     let context = Arc::new(Context::new(config, informers, Box::new(accounts), shutdown));
-    futures::future::join_all(CONTROLLERS.iter().map(|(_, start)| start(context.clone()))).await;
+    // A view of a resource that is not served would never be complete.
+    let replication_controllers = context.config.resources.iter().any(|r| r.gvr.resource == "replicationcontrollers");
+    let wanted = |(name, _): &&(&str, Start)| *name != "replicationcontroller-controller" || replication_controllers;
+    futures::future::join_all(CONTROLLERS.iter().filter(wanted).map(|(_, start)| start(context.clone()))).await;
 }

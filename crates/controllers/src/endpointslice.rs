@@ -1,0 +1,135 @@
+//! EndpointSlices: where the pods behind a Service are (upstream `pkg/controller/endpointslice`).
+
+mod endpoint;
+mod plan;
+
+use crate::context::*;
+use async_trait::async_trait;
+use canopus_api::{Api, Gvr, LabelSelector, Object, Status, Value, View, labels};
+use canopus_client::runner::Key;
+use canopus_client::{Informer, Outcome, Queue, Reconcile, Recorder};
+use std::sync::Arc;
+
+struct Slices {
+    gvr: Gvr,
+    api: Arc<dyn Api>,
+    recorder: Recorder,
+    services: Arc<Informer>,
+    pods: Arc<Informer>,
+    nodes: Arc<Informer>,
+    slices: Arc<Informer>,
+}
+
+pub(crate) async fn run(context: Arc<Context>) {
+    let services = context.informers.get("", "v1", "services");
+    let pods = context.informers.get("", "v1", "pods");
+    let nodes = context.informers.get("", "v1", "nodes");
+    let slices = context.informers.get("discovery.k8s.io", "v1", "endpointslices");
+    let queue = Arc::new(Queue::default());
+    queue_changes(&services, &queue);
+    queue_pods(&pods, &services, &queue);
+    let changed = queue.clone();
+    slices.on_change(move |change| {
+        let slice = change.object();
+        if let Some(service) = slice.facts.label(labels::SERVICE_NAME).filter(|_| is_ours(slice)) {
+            changed.add(compact_str::format_compact!("{}/{service}", slice.namespace()));
+        }
+    });
+    let api = context.api("endpointslice-controller");
+    let recorder = context.recorder(&api, "endpoint-slice-controller");
+    let gvr = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
+    context.work(queue, 5, Arc::new(Slices { gvr, api, recorder, services, pods, nodes, slices })).await;
+}
+
+fn is_ours(slice: &Object) -> bool {
+    slice.facts.label(labels::MANAGED_BY_SLICE) == Some(plan::MANAGER)
+}
+
+/// Queues the Services that select a pod now or did before. Most changes of a pod don't matter to its endpoints.
+fn queue_pods(pods: &Informer, services: &Arc<Informer>, queue: &Arc<Queue<Key>>) {
+    let (services, queue) = (services.clone(), queue.clone());
+    pods.on_change(move |change| {
+        if let (Some(old), Some(new)) = (change.old, change.new) {
+            let same_labels = old.facts.labels == new.facts.labels;
+            if same_labels && endpoint::shape(&old.value()) == endpoint::shape(&new.value()) {
+                return;
+            }
+        }
+        let sides: Vec<&Arc<Object>> = [change.old, change.new].into_iter().flatten().collect();
+        for service in services.list(change.object().namespace()) {
+            let value = service.value();
+            let selector = &value["spec"]["selector"];
+            if !selector.is_empty() {
+                let selector = LabelSelector::from_map(selector);
+                if sides.iter().any(|pod| selector.matches(&pod.facts)) {
+                    queue.add(service.key());
+                }
+            }
+        }
+    });
+}
+
+#[async_trait]
+impl Reconcile for Slices {
+    fn name(&self) -> &'static str {
+        "endpointslice-controller"
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Status> {
+        let Some(service) = self.services.by_key(key) else {
+            // Its slices go with it: they are its dependents.
+            return Ok(Outcome::Done);
+        };
+        let value = service.value();
+        let spec = &value["spec"];
+        // Without a selector somebody else keeps the endpoints; an ExternalName has none.
+        if service.facts.deleting || spec["selector"].is_empty() || spec["type"].str() == "ExternalName" {
+            return Ok(Outcome::Done);
+        }
+        let selector = LabelSelector::from_map(&spec["selector"]);
+        let namespace = service.namespace();
+        let pods = self.pods.list(namespace).into_iter().filter(|pod| selector.matches(&pod.facts));
+        let pods: Vec<Arc<Value>> = pods.map(|pod| pod.value()).collect();
+        let existing = self.slices.list(namespace).into_iter().filter(|slice| {
+            is_ours(slice) && !slice.facts.deleting && slice.facts.label(labels::SERVICE_NAME) == Some(service.name())
+        });
+        let existing: Vec<Arc<Value>> = existing.map(|slice| slice.value()).collect();
+        let zone = |node: &str| {
+            let node = self.nodes.by_key(node)?;
+            node.facts.label("topology.kubernetes.io/zone").map(str::to_string)
+        };
+        let plan = plan::plan(&value, &pods, &existing, &zone);
+        match self.execute(plan).await {
+            Err(error) if is_namespace_terminating(&error) => Ok(Outcome::Done),
+            Err(error) => {
+                let name = format!("{namespace}/{}", service.name());
+                let message = format!("Error updating Endpoint Slices for Service {name}: {}", error.message);
+                if !error.is_conflict() {
+                    self.recorder.warning(&value, "FailedToUpdateEndpointSlices", message);
+                }
+                Err(error)
+            }
+            Ok(()) => Ok(Outcome::Done),
+        }
+    }
+}
+
+impl Slices {
+    async fn execute(&self, plan: plan::Plan) -> Result<(), Status> {
+        let mut newest = 0;
+        for slice in plan.create {
+            newest = self.api.create(&target(&self.gvr, &slice), slice, &writes()).await?.revision.max(newest);
+        }
+        for slice in plan.update {
+            newest = self.api.update(&target(&self.gvr, &slice), slice, &writes()).await?.revision.max(newest);
+        }
+        for slice in plan.delete {
+            let options = delete_uid(slice["metadata"]["uid"].str());
+            if let Some(deleted) = gone(self.api.delete(&target(&self.gvr, &slice), &options).await)? {
+                newest = deleted.revision.max(newest);
+            }
+        }
+        self.slices.reached(newest).await;
+        Ok(())
+    }
+}
