@@ -7,10 +7,12 @@ mod deployment;
 mod endpointslice;
 mod garbage;
 mod namespace;
+mod nodelifecycle;
 mod pods;
 mod replicaset;
 mod rootca;
 mod serviceaccount;
+mod tainteviction;
 
 pub use context::{Config, Context, ResourceInfo};
 
@@ -29,10 +31,12 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     ("endpointslice-controller", |c| Box::pin(endpointslice::run(c))),
     ("garbage-collector-controller", |c| Box::pin(garbage::run(c))),
     ("namespace-controller", |c| Box::pin(namespace::run(c))),
+    ("node-lifecycle-controller", |c| Box::pin(nodelifecycle::run(c))),
     ("replicaset-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICA_SET))),
     ("replicationcontroller-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICATION_CONTROLLER))),
     ("root-ca-certificate-publisher-controller", |c| Box::pin(rootca::run(c))),
     ("serviceaccount-controller", |c| Box::pin(serviceaccount::run(c))),
+    ("taint-eviction-controller", |c| Box::pin(tainteviction::run(c))),
 ];
 
 /// Runs every controller until `shutdown`. `api` is kube-controller-manager's own door, for the views; `accounts` gives

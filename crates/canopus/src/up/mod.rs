@@ -1,6 +1,7 @@
 //! `canopus up`: a control plane in one process. Builds everything, spawns it, waits, drains.
 
 mod host;
+mod identities;
 
 use crate::cli::{ResetArgs, UpArgs};
 use anyhow::{Context, Result, anyhow};
@@ -58,7 +59,8 @@ async fn cluster(args: UpArgs) -> Result<()> {
     let _lock = host::lock(&args.data.data_dir)?;
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
-    control_plane(&args, &tasks, &shutdown).await?;
+    let (server, root_ca) = control_plane(&args, &tasks, &shutdown).await?;
+    tasks.spawn(controllers(&server, &args, root_ca, &shutdown));
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
     tokio::select! {
         _ = terminate.recv() => {}
@@ -74,7 +76,12 @@ async fn cluster(args: UpArgs) -> Result<()> {
 }
 
 /// Starts the store and the API server. When this returns, the API answers and a kubeconfig is written.
-async fn control_plane(args: &UpArgs, tasks: &TaskTracker, shutdown: &CancellationToken) -> Result<Arc<Server>> {
+/// Answers the server and the PEM of its authority.
+async fn control_plane(
+    args: &UpArgs,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<(Arc<Server>, String)> {
     let data = &args.data;
     let path = data.join("store.db");
     let store = tokio::task::spawn_blocking(move || SqliteStore::open(path, Options::default())).await?;
@@ -110,7 +117,30 @@ async fn control_plane(args: &UpArgs, tasks: &TaskTracker, shutdown: &Cancellati
     let path = data.join("kubeconfig");
     host::private_file(&path, config.to_yaml("canopus", "kubernetes-admin").as_bytes(), 0o600)?;
     tracing::info!(port = args.secure_port, kubeconfig = %path.display(), "the API server is ready");
-    Ok(server)
+    Ok((server, pki.ca_pem().to_string()))
+}
+
+/// Every controller, each under its own service account.
+fn controllers(
+    server: &Arc<Server>,
+    args: &UpArgs,
+    root_ca: String,
+    shutdown: &CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let stored = server.served.values().filter(|s| s.info.stored && s.info.storage.is_none());
+    let resources = stored.map(|s| canopus_controllers::ResourceInfo {
+        gvr: s.info.gvr(),
+        kind: s.info.kind.into(),
+        namespaced: s.info.namespaced,
+    });
+    let config = canopus_controllers::Config {
+        root_ca,
+        resources: resources.collect(),
+        cluster_cidr: args.cluster_cidr.clone(),
+    };
+    let accounts = server.clone();
+    let account = move |name: &str| identities::controller(&accounts, name);
+    canopus_controllers::run(config, identities::controller_manager(server), account, shutdown.clone())
 }
 
 fn serving_tls(pki: &Pki, args: &UpArgs, address: IpAddr, service: Ipv4Addr) -> Result<Arc<rustls::ServerConfig>> {

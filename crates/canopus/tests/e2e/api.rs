@@ -96,7 +96,32 @@ pub fn workloads(c: &Cluster) {
     assert_eq!(shown, "4 nowhere.example/web:2");
     assert!(c.k(&["describe", "deployment", "web"]).contains("StrategyType:           RollingUpdate"));
     assert!(c.k(&["describe", "service", "web"]).contains("TargetPort:               8080/TCP"));
+    c.wait_for("deployment web", "{.status.updatedReplicas}", "4");
+    let owners = c.k(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.ownerReferences[0].kind}"]);
+    assert!(owners.split_whitespace().count() >= 4 && owners.split_whitespace().all(|kind| kind == "ReplicaSet"));
+    assert!(c.k(&["rollout", "history", "deployment/web"]).lines().any(|line| line.starts_with('2')));
+    c.k(&["rollout", "undo", "deployment/web", "--to-revision=1"]);
+    let undone = c.k(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]);
+    assert_eq!(undone, "nowhere.example/web:1");
+    assert!(c.k(&["describe", "deployment", "web"]).contains("ScalingReplicaSet"));
     c.k(&["delete", "deployment,service", "web"]);
+    // The garbage collector takes what the Deployment owned.
+    c.wait_for("replicasets,pods", "{.items}", "[]");
+}
+
+pub fn namespaces(c: &Cluster) {
+    c.k(&["create", "namespace", "team"]);
+    c.wait_for("-n team serviceaccounts", "{.items[*].metadata.name}", "default");
+    c.k(&["-n", "team", "create", "secret", "generic", "s", "--from-literal=a=b"]);
+    c.k(&["-n", "team", "run", "p", "--image=nowhere.example/x:1"]);
+    let mounted =
+        c.k(&["-n", "team", "get", "pod", "p", "-o", "jsonpath={.spec.containers[0].volumeMounts[0].mountPath}"]);
+    assert_eq!(mounted, "/var/run/secrets/kubernetes.io/serviceaccount");
+    let token = c.k(&["-n", "team", "create", "token", "default"]);
+    let who = c.k(&["auth", "whoami", "--token", token.trim(), "-o", "jsonpath={.status.userInfo.username}"]);
+    assert!(who == "system:serviceaccount:team:default" || who == "kubernetes-admin", "{who}");
+    c.k(&["delete", "namespace", "team", "--timeout=30s"]);
+    assert!(c.kubectl(&["get", "namespace", "team"]).stderr.contains("not found"));
 }
 
 /// What was acknowledged is there after `kill -9`.

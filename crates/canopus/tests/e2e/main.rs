@@ -13,7 +13,8 @@ fn a_cluster_driven_by_kubectl() {
         ("objects: create, apply, patch, label, diff, delete", api::objects),
         ("errors change nothing", api::errors),
         ("explain", api::explain),
-        ("deployments and services as objects", api::workloads),
+        ("deployments, replica sets, services, garbage", api::workloads),
+        ("namespaces, service accounts, tokens", api::namespaces),
     ];
     for (name, part) in parts {
         println!("-- {name}");

@@ -1,0 +1,117 @@
+//! Nodes that stop reporting: their conditions become Unknown, taints follow the conditions, pods are marked unready
+//! (upstream `pkg/controller/nodelifecycle`).
+
+mod plan;
+
+use crate::context::*;
+use async_trait::async_trait;
+use canopus_api::{Api, Gvr, Status, Target, Time, Value, View};
+use canopus_client::runner::Key;
+use canopus_client::{Informer, Outcome, Queue, Reconcile, Recorder};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a node is looked at (upstream `--node-monitor-period`).
+const PERIOD: Duration = Duration::from_secs(5);
+
+struct Nodes {
+    gvr: Gvr,
+    api: Arc<dyn Api>,
+    recorder: Recorder,
+    nodes: Arc<Informer>,
+    leases: Arc<Informer>,
+    pods: Arc<Informer>,
+    /// When each node was last seen alive, by our clock: its own may be wrong.
+    probes: Mutex<HashMap<Key, plan::Probe>>,
+}
+
+pub(crate) async fn run(context: Arc<Context>) {
+    let nodes = context.informers.get("", "v1", "nodes");
+    let leases = context.informers.get("coordination.k8s.io", "v1", "leases");
+    let pods = context.informers.get("", "v1", "pods");
+    let queue = Arc::new(Queue::default());
+    queue_changes(&nodes, &queue);
+    let api = context.api("node-controller");
+    let recorder = context.recorder(&api, "node-controller");
+    let gvr = Gvr::new("", "v1", "nodes");
+    let probes = Mutex::default();
+    context.work(queue, 4, Arc::new(Nodes { gvr, api, recorder, nodes, leases, pods, probes })).await;
+}
+
+#[async_trait]
+impl Reconcile for Nodes {
+    fn name(&self) -> &'static str {
+        "node-lifecycle-controller"
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Status> {
+        let Some(node) = self.nodes.by_key(key).map(|node| node.value()) else {
+            self.probes.lock().remove(key);
+            return Ok(Outcome::Done);
+        };
+        let now = canopus_client::now();
+        let lease = View::get(&*self.leases, "kube-node-lease", key);
+        let renewed = lease.map(|l| l.value()["spec"]["renewTime"].str().to_string()).unwrap_or_default();
+        let silent = {
+            let mut probes = self.probes.lock();
+            let probe = probes.entry(key.clone()).or_insert_with(|| plan::Probe::new(now));
+            probe.observe(&node["status"], &renewed, now)
+        };
+        let mut status = node["status"].clone();
+        if silent >= plan::grace(&node) {
+            status.set("conditions", plan::unknown(&node, now));
+        }
+        let went = condition(&node["status"], "Ready")["status"].str() == "True"
+            && condition(&status, "Ready")["status"].str() != "True";
+        if went {
+            let message = format!("Node {key} status is now: NodeNotReady");
+            self.recorder.normal(&node, "NodeNotReady", message);
+        }
+        update_status(&*self.api, &self.gvr, &self.nodes, &node, status.clone()).await?;
+        self.taint(key, &status, now).await?;
+        if condition(&status, "Ready")["status"].str() != "True" {
+            self.mark_pods(key, now).await?;
+        }
+        Ok(Outcome::After(PERIOD))
+    }
+}
+
+impl Nodes {
+    async fn taint(&self, key: &Key, status: &Value, now: Time) -> Result<(), Status> {
+        let Some(node) = self.nodes.by_key(key).map(|node| node.value()) else {
+            return Ok(());
+        };
+        let taints = plan::taints(&node, status, now);
+        if taints.as_slice() == node["spec"]["taints"].items() {
+            return Ok(());
+        }
+        let mut tainted = Value::from(&*node);
+        match taints.is_empty() {
+            true => drop(tainted.remove_path(&["spec", "taints"])),
+            false => tainted.set_path(&["spec", "taints"], taints),
+        }
+        let written = self.api.update(&target(&self.gvr, &node), tainted, &writes()).await?;
+        self.nodes.reached(written.revision).await;
+        Ok(())
+    }
+
+    /// Pods of a node that isn't ready are not ready: Services stop sending to them.
+    async fn mark_pods(&self, node: &str, now: Time) -> Result<(), Status> {
+        let gvr = Gvr::new("", "v1", "pods");
+        for pod in View::list(&*self.pods, "") {
+            let value = pod.value();
+            if value["spec"]["nodeName"].str() != node {
+                continue;
+            }
+            if let Some(status) = plan::not_ready(&value["status"], now) {
+                let options = canopus_api::Patch::Strategic(canopus_api::value!({"status": status}));
+                let at = Target::new(&gvr, pod.namespace(), pod.name()).subresource("status");
+                gone(self.api.patch(&at, options, &writes()).await)?;
+                self.recorder.warning(&value, "NodeNotReady", "Node is not ready");
+            }
+        }
+        Ok(())
+    }
+}
