@@ -1,0 +1,3 @@
+//! Files that volumes show to containers.
+
+pub mod atomic;
