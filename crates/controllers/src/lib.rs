@@ -2,12 +2,15 @@
 //! One file each; [`CONTROLLERS`] lists them all. They read shared views ([`canopus_client::Informers`], under the
 //! identity of kube-controller-manager) and write under a service account of their own, as upstream.
 
+mod clusterrole;
 mod context;
 mod deployment;
 mod endpointslice;
 mod garbage;
 mod namespace;
+mod nodeipam;
 mod nodelifecycle;
+mod podgc;
 mod pods;
 mod replicaset;
 mod rootca;
@@ -27,11 +30,14 @@ pub type Start = fn(Arc<Context>) -> BoxFuture<'static, ()>;
 
 /// All controllers by upstream's name, in alphabetical order.
 pub const CONTROLLERS: &[(&str, Start)] = &[
+    ("clusterrole-aggregation-controller", |c| Box::pin(clusterrole::run(c))),
     ("deployment-controller", |c| Box::pin(deployment::run(c))),
     ("endpointslice-controller", |c| Box::pin(endpointslice::run(c))),
     ("garbage-collector-controller", |c| Box::pin(garbage::run(c))),
     ("namespace-controller", |c| Box::pin(namespace::run(c))),
+    ("node-ipam-controller", |c| Box::pin(nodeipam::run(c))),
     ("node-lifecycle-controller", |c| Box::pin(nodelifecycle::run(c))),
+    ("pod-garbage-collector-controller", |c| Box::pin(podgc::run(c))),
     ("replicaset-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICA_SET))),
     ("replicationcontroller-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICATION_CONTROLLER))),
     ("root-ca-certificate-publisher-controller", |c| Box::pin(rootca::run(c))),
