@@ -5,10 +5,13 @@ mod api;
 use canopus_testkit::Cluster;
 use std::path::Path;
 
+/// One part of the test, on the cluster all share.
+type Part = (&'static str, fn(&Cluster));
+
 #[test]
 fn a_cluster_driven_by_kubectl() {
     let mut cluster = Cluster::start(Path::new(env!("CARGO_BIN_EXE_canopus")));
-    let parts: &[(&str, fn(&Cluster))] = &[
+    let parts: &[Part] = &[
         ("discovery and identity", api::discovery_and_identity),
         ("objects: create, apply, patch, label, diff, delete", api::objects),
         ("errors change nothing", api::errors),
