@@ -157,3 +157,12 @@ async fn a_panic_of_the_commit_thread_is_fatal() {
         assert_eq!(error.to_string(), "the store has failed: the commit thread panicked");
     }
 }
+
+/// Revision 1 is the empty store's: nothing happened at it, so a watch from the start has nothing to wait for.
+#[tokio::test]
+async fn a_watch_of_a_store_without_a_past_is_current() {
+    let store = crate::memory::MemoryStore::new(Limits::default()).unwrap();
+    let watch = crate::Store::watch(&store, "", 1).await.unwrap();
+    assert_eq!(watch.revision(), 1);
+    watch.progress().reached(1).await.unwrap();
+}

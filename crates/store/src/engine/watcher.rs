@@ -94,6 +94,8 @@ impl Watcher {
         if from <= state.compacted {
             return Err(Error::Compacted { requested: from, compacted: state.compacted });
         }
+        // Nothing happened at revision 1, the empty store's.
+        let from = from.max(2);
         {
             let mut position = slot.position.lock();
             position.done = (from - 1).min(state.revision);
