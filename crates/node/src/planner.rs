@@ -150,11 +150,23 @@ pub struct Memory {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    CreateSandbox { attempt: u32 },
-    Start { name: String, attempt: u32 },
-    Kill { id: String, name: String, reason: KillReason, grace: Duration },
+    CreateSandbox {
+        attempt: u32,
+    },
+    Start {
+        name: String,
+        attempt: u32,
+    },
+    Kill {
+        id: String,
+        name: String,
+        reason: KillReason,
+        grace: Duration,
+    },
     /// All containers are over: the shared parts are no longer needed.
-    StopSandbox { id: String },
+    StopSandbox {
+        id: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,13 +222,7 @@ enum Progress {
 }
 
 /// Plans for `pod`; `None` when the API no longer has it.
-pub fn plan(
-    pod: Option<&Value>,
-    observed: &Observed,
-    probes: &ProbeResults,
-    memory: &Memory,
-    now: Time,
-) -> Plan {
+pub fn plan(pod: Option<&Value>, observed: &Observed, probes: &ProbeResults, memory: &Memory, now: Time) -> Plan {
     if must_stop(pod, now) {
         return stop(pod, observed, memory, now);
     }
@@ -233,8 +239,12 @@ pub fn plan(
 fn stop(pod: Option<&Value>, observed: &Observed, memory: &Memory, now: Time) -> Plan {
     let mut plan = Plan::default();
     let grace = pod.map_or(Duration::from_secs(30), pod::grace);
-    let sidecars: Vec<&str> = pod.map_or(&[][..], |p| p["spec"]["initContainers"].items()).iter()
-        .filter(|c| pod::is_sidecar(c)).map(|c| c["name"].str()).collect();
+    let sidecars: Vec<&str> = pod
+        .map_or(&[][..], |p| p["spec"]["initContainers"].items())
+        .iter()
+        .filter(|c| pod::is_sidecar(c))
+        .map(|c| c["name"].str())
+        .collect();
     let running: Vec<&Instance> = observed.running().collect();
     let mut batch: Vec<&Instance> = running.iter().copied().filter(|i| !sidecars.contains(&i.name.as_str())).collect();
     if batch.is_empty() {
@@ -277,9 +287,9 @@ impl Planner<'_> {
             let run = self.observed.latest(c["name"].str());
             !pod::is_sidecar(c) && run.is_some_and(|i| i.is_over() && i.failed() && !self.restarts(i))
         });
-        let all_over = mains.iter().all(|c| {
-            self.observed.latest(c["name"].str()).is_some_and(|i| i.is_over() && !self.restarts(i))
-        });
+        let all_over = mains
+            .iter()
+            .all(|c| self.observed.latest(c["name"].str()).is_some_and(|i| i.is_over() && !self.restarts(i)));
         if all_over || failed_init {
             self.plan.over = true;
             return;

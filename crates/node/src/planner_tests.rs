@@ -69,7 +69,10 @@ fn the_way_up() {
         (observed(vec![run("i1", 0, Exited, 0)]), "start side 0"),
         (observed(vec![run("i1", 0, Exited, 0), run("side", 0, Running, 0)]), "start a 0, start b 0"),
         (observed(vec![run("side", 0, Running, 0), run("a", 0, Running, 0)]), "start b 0"),
-        (observed(vec![run("side", 0, Exited, 0), run("a", 0, Running, 0), run("b", 0, Exited, 0)]), "start side 1, start b 1"),
+        (
+            observed(vec![run("side", 0, Exited, 0), run("a", 0, Running, 0), run("b", 0, Exited, 0)]),
+            "start side 1, start b 1",
+        ),
     ];
     for (seen, wanted) in cases {
         assert_eq!(describe(&decide(&pod, &seen, &Memory::default())), wanted, "{seen:?}");
