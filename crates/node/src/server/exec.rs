@@ -1,0 +1,245 @@
+//! `/exec`: a command in a container over WebSocket (`v4.channel.k8s.io`, `v5.channel.k8s.io`): the first byte of a
+//! message is its channel: 0 input, 1 output, 2 errors, 3 the exit status, 4 terminal sizes, 255 (v5) closes one.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use canopus_api::{Status, json, value};
+use canopus_runtime::spec::ExecSpec;
+use canopus_runtime::{ExecSession, tty};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use http::{Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::{Body, Context, flag, full, query};
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+pub(super) async fn serve(
+    context: &Arc<Context>,
+    which: [&str; 3],
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let pairs = query(request.uri().query().unwrap_or(""));
+    let flags = |names: [&str; 2]| names.iter().any(|n| flag(&pairs, n));
+    let spec = ExecSpec {
+        args: pairs.iter().filter(|(k, _)| k == "command").map(|(_, v)| v.clone()).collect(),
+        tty: flag(&pairs, "tty"),
+        stdin: flags(["input", "stdin"]),
+        stdout: flags(["output", "stdout"]),
+        stderr: flags(["error", "stderr"]) && !flag(&pairs, "tty"),
+        ..ExecSpec::default()
+    };
+    if spec.args.is_empty() {
+        return Err(Status::bad_request("you must specify at least 1 command"));
+    }
+    let (key, protocol) = handshake(&request)?;
+    let instance = context.running(which).await?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    let context = context.clone();
+    tokio::spawn(async move {
+        let shutdown = context.shutdown.clone();
+        let session = async {
+            match upgrade.await {
+                Ok(upgraded) => {
+                    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+                    run(&context, &instance.id, spec, socket).await;
+                }
+                Err(error) => tracing::debug!(%error, "exec: the connection was not upgraded"),
+            }
+        };
+        tokio::select! {
+            () = session => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))
+        .header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    response.body(full(Bytes::new())).map_err(Status::internal)
+}
+
+fn handshake(request: &Request<Incoming>) -> Result<(String, &'static str), Status> {
+    let get = |name: header::HeaderName| {
+        let all = request.headers().get_all(name);
+        all.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",")
+    };
+    if !get(header::UPGRADE).eq_ignore_ascii_case("websocket") {
+        return Err(Status::bad_request("unable to upgrade: only WebSocket connections are served"));
+    }
+    let offered = get(header::SEC_WEBSOCKET_PROTOCOL);
+    let offers: Vec<&str> = offered.split(',').map(str::trim).collect();
+    let protocol = PROTOCOLS.into_iter().find(|p| offers.contains(p));
+    let protocol = protocol.ok_or_else(|| Status::bad_request(format!("unable to negotiate protocol: {offered:?}")))?;
+    match get(header::SEC_WEBSOCKET_KEY) {
+        key if key.is_empty() => Err(Status::bad_request("the Sec-WebSocket-Key header is missing")),
+        key => Ok((key, protocol)),
+    }
+}
+
+async fn run(context: &Context, id: &str, spec: ExecSpec, socket: Socket) {
+    let (mut sink, stream) = socket.split();
+    let id = id.to_owned();
+    let session = context.node.blocking(move |node| node.runtime.exec(&id, &spec)).await;
+    let outcome = match session {
+        Ok(Ok(session)) => converse(session, &mut sink, stream).await,
+        Ok(Err(error)) => Some(internal(&error.to_string())),
+        Err(error) => Some(internal(&error.to_string())),
+    };
+    // The client may be gone; then there is nobody to tell.
+    if let Some(status) = outcome {
+        let mut message = vec![ERROR];
+        message.extend_from_slice(&json::to_vec(&status));
+        let _ = sink.send(Message::Binary(message.into())).await;
+        let _ = sink.send(Message::Close(None)).await;
+    }
+}
+
+fn internal(why: &str) -> canopus_api::Value {
+    let message = format!("error executing command in container: {why}");
+    value!({
+        "metadata": {}, "status": "Failure", "message": &message, "reason": "InternalError",
+        "details": {"causes": [{"message": &message}]}, "code": 500,
+    })
+}
+
+fn exit_status(code: i32) -> canopus_api::Value {
+    if code == 0 {
+        return value!({"metadata": {}, "status": "Success"});
+    }
+    value!({
+        "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+        "message": format!("command terminated with non-zero exit code: exit status {code}"),
+        "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+    })
+}
+
+/// Moves bytes until the command has ended and its output is sent; `None` if the client went away first.
+async fn converse(
+    mut session: ExecSession,
+    sink: &mut SplitSink<Socket, Message>,
+    stream: SplitStream<Socket>,
+) -> Option<canopus_api::Value> {
+    let (sender, mut output) = mpsc::channel::<Vec<u8>>(16);
+    for (channel, file) in [(STDOUT, session.stdout.take()), (STDERR, session.stderr.take())] {
+        if let Some(file) = file {
+            let sender = sender.clone();
+            tokio::task::spawn_blocking(move || pump_out(channel, file, &sender));
+        }
+    }
+    drop(sender);
+    let terminal = session.terminal().and_then(|t| t.try_clone().ok());
+    let mut input = tokio::spawn(pump_in(stream, session.stdin.take(), terminal));
+    // Dropping the receiver of a session whose client is gone kills the command: the session goes with it.
+    let (gone, is_gone) = std::sync::mpsc::channel::<()>();
+    let waiting = tokio::task::spawn_blocking(move || {
+        loop {
+            match session.wait_timeout(std::time::Duration::from_millis(250)) {
+                Ok(None) if is_gone.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected) => return None,
+                Ok(None) => {}
+                Ok(Some(code)) => return Some(exit_status(code)),
+                Err(error) => return Some(internal(&error.to_string())),
+            }
+        }
+    });
+    loop {
+        tokio::select! {
+            part = output.recv() => match part {
+                Some(part) => {
+                    if sink.send(Message::Binary(part.into())).await.is_err() {
+                        drop(gone);
+                        return None;
+                    }
+                }
+                None => break,
+            },
+            client = &mut input => {
+                // Ends only when the client goes away.
+                drop(client);
+                drop(gone);
+                return None;
+            }
+        }
+    }
+    let outcome = waiting.await.ok().flatten();
+    drop(gone);
+    input.abort();
+    outcome
+}
+
+fn pump_out(channel: u8, mut file: File, sender: &mpsc::Sender<Vec<u8>>) {
+    let mut buffer = vec![0_u8; 32 << 10];
+    // A terminal whose last process has ended reads as an error.
+    while let Ok(n @ 1..) = file.read(&mut buffer) {
+        let mut message = Vec::with_capacity(n + 1);
+        message.push(channel);
+        message.extend_from_slice(&buffer[..n]);
+        if sender.blocking_send(message).is_err() {
+            return;
+        }
+    }
+}
+
+/// Handles what the client sends until it goes away.
+async fn pump_in(mut stream: SplitStream<Socket>, stdin: Option<File>, terminal: Option<File>) {
+    let mut writer = stdin.map(|mut file| {
+        let (sender, mut parts) = mpsc::channel::<Bytes>(16);
+        tokio::task::spawn_blocking(move || {
+            while let Some(part) = parts.blocking_recv() {
+                if file.write_all(&part).is_err() {
+                    return;
+                }
+            }
+        });
+        sender
+    });
+    while let Some(Ok(message)) = stream.next().await {
+        let bytes = match message {
+            Message::Binary(bytes) => bytes,
+            Message::Text(text) => Bytes::from(text),
+            Message::Close(_) => return,
+            _ => continue,
+        };
+        match bytes.first().copied() {
+            Some(STDIN) => {
+                if let Some(sender) = &writer
+                    && sender.send(bytes.slice(1..)).await.is_err()
+                {
+                    writer = None;
+                }
+            }
+            Some(CLOSE) if bytes.get(1) == Some(&STDIN) => writer = None,
+            Some(RESIZE) => resize(terminal.as_ref(), &bytes[1..]),
+            _ => {}
+        }
+    }
+}
+
+fn resize(terminal: Option<&File>, bytes: &[u8]) {
+    let (Some(terminal), Ok(size)) = (terminal, json::parse(bytes)) else { return };
+    let part = |name: &str| u16::try_from(size[name].int()).unwrap_or(0);
+    if let Err(error) = tty::resize(terminal, part("Width"), part("Height")) {
+        tracing::debug!(%error, "failed to resize a terminal");
+    }
+}

@@ -1,0 +1,182 @@
+//! The node's own server, for the API server alone: logs, exec, health.
+
+mod exec;
+mod logs;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use canopus_api::{Status, Value, View, json, value};
+use canopus_client::Informer;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::Node;
+use crate::observe;
+use crate::planner::{Instance, State};
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// What handlers share.
+pub(crate) struct Context {
+    pub node: Arc<Node>,
+    pub pods: Arc<Informer>,
+    pub shutdown: CancellationToken,
+}
+
+/// Serves until `shutdown`. Who may connect is up to `tls`.
+pub(crate) async fn serve(
+    node: Arc<Node>,
+    pods: Arc<Informer>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    shutdown: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let context = Arc::new(Context { node, pods, shutdown: shutdown.clone() });
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = shutdown.cancelled() => return,
+        };
+        tokio::spawn(connection(context.clone(), acceptor.clone(), stream));
+    }
+}
+
+async fn connection(context: Arc<Context>, acceptor: TlsAcceptor, stream: TcpStream) {
+    let shutdown = context.shutdown.clone();
+    let serving = async {
+        let stream = match acceptor.accept(stream).await {
+            Ok(stream) => stream,
+            Err(error) => return tracing::debug!(%error, "TLS handshake failed"),
+        };
+        let service = service_fn(move |request| {
+            let context = context.clone();
+            async move { Ok::<_, Infallible>(route(context, request).await) }
+        });
+        let builder = Builder::new(TokioExecutor::new());
+        if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+            tracing::debug!(%error, "connection failed");
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+async fn route(context: Arc<Context>, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let get = request.method() == Method::GET;
+    let answer = match parts.as_slice() {
+        ["healthz"] if get => Ok(text(StatusCode::OK, "ok")),
+        ["pods"] if get => Ok(pod_list(&context)),
+        ["containerLogs", namespace, pod, container] if get => {
+            logs::serve(&context, [namespace, pod, container], request.uri().query().unwrap_or("")).await
+        }
+        ["exec", namespace, pod, container] if get || request.method() == Method::POST => {
+            exec::serve(&context, [namespace, pod, container], request).await
+        }
+        // With the pod's uid, as upstream allows.
+        ["exec", namespace, pod, _uid, container] => exec::serve(&context, [namespace, pod, container], request).await,
+        _ => Ok(text(StatusCode::NOT_FOUND, "404 page not found\n")),
+    };
+    answer.unwrap_or_else(|status| failure(&status))
+}
+
+fn failure(status: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // Upstream's kubelet answers in plain text, which the API server hands on.
+    text(code, &status.message)
+}
+
+fn text(code: StatusCode, message: &str) -> Response<Body> {
+    let mut response = Response::new(full(message.to_owned()));
+    *response.status_mut() = code;
+    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    response
+}
+
+fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body fed through a channel; ends with its sender.
+fn streamed(receiver: mpsc::Receiver<Bytes>) -> Body {
+    let stream = futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|bytes| (Ok::<_, std::io::Error>(Frame::data(bytes)), receiver))
+    });
+    StreamBody::new(stream).boxed_unsync()
+}
+
+fn pod_list(context: &Context) -> Response<Body> {
+    let items: Vec<Value> = context.pods.list("").iter().map(|p| (*p.value()).clone()).collect();
+    let list = value!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
+    let mut response = Response::new(full(json::to_vec(&list)));
+    let kind = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
+}
+
+impl Context {
+    /// A container's newest run, or the one before.
+    pub(crate) async fn instance(
+        &self,
+        [namespace, pod, container]: [&str; 3],
+        previous: bool,
+    ) -> Result<Instance, Status> {
+        let object = self.pods.get(namespace, pod);
+        let missing = || Status::new(404, "NotFound", format!("pod \"{pod}\" not found\n"));
+        let uid = object.ok_or_else(missing)?.facts.uid.to_string();
+        let observed = self.node.blocking(move |node| -> Result<_, crate::Error> {
+            let mut pods = observe::by_pod(&node.runtime)?;
+            let ids: Vec<String> = pods.remove(&uid).unwrap_or_default().into_iter().map(|s| s.id).collect();
+            Ok(observe::observe(&node.runtime, &ids)?)
+        });
+        let observed = observed.await.and_then(|o| o).map_err(Status::internal)?;
+        let found = if previous { observed.previous(container) } else { observed.latest(container) };
+        found.cloned().ok_or_else(|| {
+            let kind = if previous { "previous terminated container" } else { "container" };
+            Status::bad_request(match previous {
+                true => format!("{kind} \"{container}\" in pod \"{pod}\" not found"),
+                false => format!("{kind} \"{container}\" in pod \"{pod}\" is waiting to start: ContainerCreating"),
+            })
+        })
+    }
+
+    pub(crate) async fn running(&self, which: [&str; 3]) -> Result<Instance, Status> {
+        let instance = self.instance(which, false).await?;
+        match instance.state {
+            State::Running => Ok(instance),
+            _ => Err(Status::internal(format!("container not found (\"{}\")", which[2]))),
+        }
+    }
+}
+
+/// A query's pairs, decoded.
+pub(crate) fn query(text: &str) -> Vec<(String, String)> {
+    form_urlencoded::parse(text.as_bytes()).into_owned().collect()
+}
+
+pub(crate) fn flag(pairs: &[(String, String)], name: &str) -> bool {
+    pairs.iter().any(|(k, v)| k == name && matches!(v.as_str(), "" | "1" | "true" | "True"))
+}

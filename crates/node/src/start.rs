@@ -1,0 +1,431 @@
+//! Making sandboxes and containers for a worker.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use canopus_api::{Gvr, Target, Value};
+use canopus_client::now;
+use canopus_images::Image;
+use canopus_runtime::spec::{ContainerSpec, Mount, User};
+use tokio::io::AsyncReadExt;
+
+use crate::Error;
+use crate::container::{self, Parts};
+use crate::env::{self, References};
+use crate::mounts::fs_group;
+use crate::planner::{Observed, State};
+use crate::pod;
+use crate::status::Waiting;
+use crate::volumes;
+use crate::worker::Worker;
+
+const RETRY: Duration = Duration::from_secs(5);
+const FIRST_PULL_RETRY: Duration = Duration::from_secs(10);
+const MAX_PULL_RETRY: Duration = Duration::from_secs(300);
+
+/// Why a container could not be made: a waiting reason and its message.
+struct Refusal {
+    reason: &'static str,
+    message: String,
+}
+
+fn refuse(reason: &'static str) -> impl Fn(String) -> Refusal {
+    move |message| Refusal { reason, message }
+}
+
+const CONFIG: &str = "CreateContainerConfigError";
+const CREATE: &str = "CreateContainerError";
+
+impl Worker {
+    pub(crate) async fn create_sandbox(&mut self, pod: &Value, attempt: u32) -> Result<bool, Error> {
+        match self.try_sandbox(pod, attempt).await {
+            Ok(()) => {
+                self.sandbox_failures = 0;
+                self.memory.sandbox_retry = None;
+                Ok(true)
+            }
+            Err(error) => {
+                let message = format!("Failed to create pod sandbox: {}", chain(&error));
+                self.node.recorder.warning(pod, "FailedCreatePodSandBox", message);
+                self.sandbox_failures = (self.sandbox_failures + 1).min(4);
+                let pause = Duration::from_secs(1 << self.sandbox_failures);
+                self.memory.sandbox_retry = Some(now().plus(pause));
+                Ok(false)
+            }
+        }
+    }
+
+    async fn try_sandbox(&mut self, pod: &Value, attempt: u32) -> Result<(), Error> {
+        let dns = container::dns(pod, self.node.cluster_dns, &self.node.cluster_domain, &self.node.host_dns);
+        let mut spec = container::sandbox(pod, attempt, dns);
+        spec.id = random_id().await?;
+        let id = spec.id.clone();
+        // Before it is made, so that none of its events is missed.
+        self.node.wakers.lock().insert(id.clone(), self.notify.clone());
+        self.sandboxes.push(id.clone());
+        let uid = self.uid.clone();
+        let made = self
+            .node
+            .blocking(move |node| -> Result<_, Error> {
+                let status = node.runtime.run_sandbox(spec)?;
+                let Some(netns) = status.netns else { return Ok(Vec::new()) };
+                node.network.detach(&uid)?;
+                match node.network.attach(&netns, &uid) {
+                    Ok(address) => Ok(address.ips),
+                    Err(error) => {
+                        // A sandbox without a network is no use; the first error is the one to tell.
+                        let _ = node.runtime.remove_sandbox(&status.id);
+                        Err(error.into())
+                    }
+                }
+            })
+            .await?;
+        match made {
+            Ok(ips) if pod["spec"]["hostNetwork"].bool() || ips.is_empty() => self.pod_ips = vec![self.node.ip],
+            Ok(ips) => self.pod_ips = ips,
+            Err(error) => {
+                self.sandboxes.retain(|s| *s != id);
+                self.node.wakers.lock().remove(&id);
+                return Err(error);
+            }
+        }
+        let dir = self.node.pod_dir(&self.uid);
+        let hosts = match pod["spec"]["hostNetwork"].bool() {
+            true => tokio::fs::read_to_string("/etc/hosts").await.unwrap_or_default(),
+            false => container::etc_hosts(pod, &self.pod_ips, &self.node.cluster_domain),
+        };
+        tokio::fs::create_dir_all(&dir).await?;
+        tokio::fs::write(dir.join("etc-hosts"), hosts).await?;
+        Ok(())
+    }
+
+    /// Makes and starts a container; whether something runs that didn't.
+    pub(crate) async fn start(
+        &mut self,
+        pod: &Value,
+        observed: &Observed,
+        name: &str,
+        attempt: u32,
+    ) -> Result<bool, Error> {
+        let Some(spec) = pod::container(pod, name) else { return Ok(false) };
+        self.forget_old_runs(observed, name).await?;
+        let Some(image) = self.image(pod, spec, name).await? else { return Ok(false) };
+        match self.make(pod, spec, &image, observed, attempt).await? {
+            Ok(()) => {
+                self.memory.retry.remove(name);
+                self.waiting.remove(name);
+                Ok(true)
+            }
+            Err(refusal) => {
+                self.event(pod, "Warning", "Failed", format!("Error: {}", refusal.message), name);
+                let started = refusal.reason == "RunContainerError";
+                let waiting = Waiting { reason: refusal.reason.to_owned(), message: refusal.message };
+                self.waiting.insert(name.to_owned(), waiting);
+                if !started {
+                    self.memory.retry.insert(name.to_owned(), now().plus(RETRY));
+                }
+                // One that could not be executed counts as a run, and backs off as such.
+                Ok(started)
+            }
+        }
+    }
+
+    /// Keeps one run beside the one to come.
+    async fn forget_old_runs(&self, observed: &Observed, name: &str) -> Result<(), Error> {
+        let latest = observed.latest(name).map(|i| i.id.clone());
+        let old = observed.instances.iter().filter(|i| i.name == name && i.state != State::Running);
+        for id in old.filter(|i| Some(&i.id) != latest.as_ref()).map(|i| i.id.clone()) {
+            self.node
+                .blocking(move |node| -> Result<(), Error> {
+                    let status = node.runtime.container_status(&id)?;
+                    node.runtime.remove_container(&id)?;
+                    node.images.store().release(&id)?;
+                    if let Some(log) = status.spec.log {
+                        remove_logs(&log.path);
+                    }
+                    Ok(())
+                })
+                .await??;
+        }
+        Ok(())
+    }
+
+    /// The container's image, if it is in the store; otherwise says why the container waits.
+    async fn image(&mut self, pod: &Value, spec: &Value, name: &str) -> Result<Option<Image>, Error> {
+        let wanted = spec["image"].str();
+        let found = match self.node.images.resolve(wanted).await {
+            Ok(found) => found,
+            Err(canopus_images::ImageError::Name(error)) => {
+                let message = format!(
+                    "Failed to apply default image tag {wanted:?}: couldn't parse image name {wanted:?}: {error}"
+                );
+                self.event(pod, "Warning", "InspectFailed", message.clone(), name);
+                self.event(pod, "Warning", "Failed", "Error: InvalidImageName".to_owned(), name);
+                self.wait(name, "InvalidImageName", message, FIRST_PULL_RETRY);
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(image) = found {
+            let message =
+                format!("Container image {wanted:?} already present on machine and can be accessed by the pod");
+            self.event(pod, "Normal", "Pulled", message, name);
+            self.pulls.remove(name);
+            return Ok(Some(image));
+        }
+        self.image_missing(pod, spec, name, wanted);
+        Ok(None)
+    }
+
+    fn image_missing(&mut self, pod: &Value, spec: &Value, name: &str, wanted: &str) {
+        if spec["imagePullPolicy"].str() == "Never" {
+            let message = format!("Container image {wanted:?} is not present with pull policy of Never");
+            self.event(pod, "Warning", "ErrImageNeverPull", message.clone(), name);
+            self.event(pod, "Warning", "Failed", "Error: ErrImageNeverPull".to_owned(), name);
+            return self.wait(name, "ErrImageNeverPull", message, FIRST_PULL_RETRY);
+        }
+        let why =
+            format!("image {wanted:?} is not in this node's image store and no registry is configured: not found");
+        match self.pulls.get(name).copied() {
+            Some((_, due)) if due > now() => {
+                let message = format!("Back-off pulling image {wanted:?}");
+                self.event(pod, "Normal", "BackOff", message.clone(), name);
+                self.event(pod, "Warning", "Failed", "Error: ImagePullBackOff".to_owned(), name);
+                let message = format!("{message}: ErrImagePull: {why}");
+                self.wait(name, "ImagePullBackOff", message, due.since(now()));
+            }
+            previous => {
+                self.event(pod, "Normal", "Pulling", format!("Pulling image {wanted:?}"), name);
+                self.event(pod, "Warning", "Failed", format!("Failed to pull image {wanted:?}: {why}"), name);
+                self.event(pod, "Warning", "Failed", "Error: ErrImagePull".to_owned(), name);
+                let delay = previous.map_or(FIRST_PULL_RETRY, |(d, _)| (d * 2).min(MAX_PULL_RETRY));
+                self.pulls.insert(name.to_owned(), (delay, now().plus(delay)));
+                // Shortly after, the back-off shows.
+                self.wait(name, "ErrImagePull", why, Duration::from_secs(2));
+            }
+        }
+    }
+
+    fn wait(&mut self, name: &str, reason: &str, message: String, retry: Duration) {
+        self.waiting.insert(name.to_owned(), Waiting { reason: reason.to_owned(), message });
+        self.memory.retry.insert(name.to_owned(), now().plus(retry));
+    }
+
+    async fn make(
+        &mut self,
+        pod: &Value,
+        spec: &Value,
+        image: &Image,
+        observed: &Observed,
+        attempt: u32,
+    ) -> Result<Result<(), Refusal>, Error> {
+        let name = spec["name"].str().to_owned();
+        let Some(sandbox) = observed.sandbox.as_ref().map(|s| s.id.clone()) else { return Ok(Ok(())) };
+        let id = random_id().await?;
+        let made = match self.specify(pod, spec, image, &id, attempt).await? {
+            Ok(container) => self
+                .node
+                .blocking(move |node| node.runtime.create_container(&sandbox, container))
+                .await?
+                .map_err(|e| refuse(CREATE)(chain(&e))),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = made {
+            self.node.images.release(&id).await?;
+            return Ok(Err(refusal));
+        }
+        self.event(pod, "Normal", "Created", "Container created".to_owned(), &name);
+        let started = self.node.blocking(move |node| node.runtime.start_container(&id)).await?;
+        if let Err(error) = started {
+            return Ok(Err(refuse("RunContainerError")(chain(&error))));
+        }
+        self.event(pod, "Normal", "Started", "Container started".to_owned(), &name);
+        Ok(Ok(()))
+    }
+
+    async fn specify(
+        &mut self,
+        pod: &Value,
+        spec: &Value,
+        image: &Image,
+        id: &str,
+        attempt: u32,
+    ) -> Result<Result<ContainerSpec, Refusal>, Error> {
+        let refs = self.references(spec).await?;
+        let services = self.node.service_env(pod);
+        let env = match env::environment(spec, &self.facts(pod), &refs, &services) {
+            Ok(env) => env,
+            Err(message) => return Ok(Err(refuse(CONFIG)(message))),
+        };
+        let rootfs = match self.node.images.rootfs(image.clone(), id, false).await {
+            Ok(rootfs) => rootfs,
+            Err(error) => return Ok(Err(refuse(CREATE)(chain(&error)))),
+        };
+        let user = match self.user(pod, spec, image, &rootfs).await {
+            Ok(user) => user,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let (name, dir) = (spec["name"].str(), self.node.pod_dir(&self.uid));
+        let logs = self.node.pod_logs(&self.namespace, &self.name, &self.uid).join(name);
+        let termination_log = dir.join("containers").join(name).join(&id[..8.min(id.len())]);
+        let (owned_pod, owned, env_pairs) = (pod.clone(), spec.clone(), env.clone());
+        let termination = termination_log.clone();
+        let mounts = self.node.blocking(move |_| mounts(&owned_pod, &owned, &dir, &termination, &env_pairs)).await?;
+        let mounts = match mounts {
+            Ok(mounts) => mounts,
+            Err(message) => return Ok(Err(refuse(CONFIG)(message))),
+        };
+        Ok(Ok(container::container(Parts {
+            pod,
+            container: spec,
+            id: id.to_owned(),
+            attempt,
+            image_id: image.repo_digests.first().unwrap_or(&image.id).clone(),
+            image: &image.config,
+            rootfs,
+            user,
+            env,
+            mounts,
+            log: logs.join(format!("{attempt}.log")),
+            termination_log,
+            memory_capacity: self.node.memory_capacity,
+        })))
+    }
+
+    /// The ConfigMaps and Secrets that the container's environment is made of.
+    async fn references(&self, spec: &Value) -> Result<References, Error> {
+        let mut refs = References::new();
+        let from = spec["envFrom"].items().iter().map(|s| (&s["configMapRef"], &s["secretRef"]));
+        let keys = spec["env"].items().iter().map(|v| &v["valueFrom"]);
+        let keys = keys.map(|s| (&s["configMapKeyRef"], &s["secretKeyRef"]));
+        for (map, secret) in from.chain(keys) {
+            for (kind, plural, reference) in [("ConfigMap", "configmaps", map), ("Secret", "secrets", secret)] {
+                let name = reference["name"].str();
+                let key = (kind, name.to_owned());
+                if reference.is_null() || refs.contains_key(&key) {
+                    continue;
+                }
+                let target = Target::new(&Gvr::new("", "v1", plural), &self.namespace, name);
+                match self.node.api.get(&target).await {
+                    Ok(object) => {
+                        refs.insert(key, (*object.value()).clone());
+                    }
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(refs)
+    }
+
+    async fn user(&self, pod: &Value, spec: &Value, image: &Image, rootfs: &Path) -> Result<User, Refusal> {
+        let shared = &pod["spec"]["securityContext"];
+        let own = &spec["securityContext"];
+        let number = |field: &str| {
+            let value = own[field].as_i64().or_else(|| shared[field].as_i64());
+            value.and_then(|v| u32::try_from(v).ok())
+        };
+        let wanted = number("runAsUser").map_or_else(|| image.config.user.clone(), |uid| uid.to_string());
+        let resolved = self.node.images.user(rootfs, &wanted).await.map_err(|e| refuse(CREATE)(chain(&e)))?;
+        let non_root = own["runAsNonRoot"].as_bool().or_else(|| shared["runAsNonRoot"].as_bool());
+        if non_root == Some(true) && resolved.uid == 0 {
+            let who = format!("(pod: {:?}, container: {})", pod::format(pod), spec["name"].str());
+            return Err(refuse(CONFIG)(match number("runAsUser") {
+                Some(_) => format!("container's runAsUser breaks non-root policy {who}"),
+                None => format!("container has runAsNonRoot and image will run as root {who}"),
+            }));
+        }
+        let mut groups: Vec<u32> = match shared["supplementalGroupsPolicy"].str() {
+            "Strict" => Vec::new(),
+            _ => resolved.additional_gids.clone(),
+        };
+        groups.extend(shared["supplementalGroups"].items().iter().filter_map(|g| u32::try_from(g.int()).ok()));
+        groups.extend(fs_group(pod));
+        groups.sort_unstable();
+        groups.dedup();
+        Ok(User { uid: resolved.uid, gid: number("runAsGroup").unwrap_or(resolved.gid), supplementary_groups: groups })
+    }
+}
+
+/// The container's mounts. Blocks.
+fn mounts(
+    pod: &Value,
+    spec: &Value,
+    dir: &Path,
+    termination_log: &Path,
+    env: &[(String, String)],
+) -> Result<Vec<Mount>, String> {
+    let mut list = Vec::new();
+    for mount in spec["volumeMounts"].items() {
+        let name = mount["name"].str();
+        let volume = pod["spec"]["volumes"].items().iter().find(|v| v["name"].str() == name);
+        let volume = volume.ok_or_else(|| format!("volume {name:?} is not in the pod"))?;
+        let mut source = volumes::path(dir, volume);
+        let lookup = |name: &str| env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        let sub = match mount["subPathExpr"].str() {
+            "" => mount["subPath"].str().to_owned(),
+            expression => env::expand(expression, lookup),
+        };
+        if !sub.is_empty() {
+            source = volumes::sub_path(&source, &sub)?;
+        }
+        if volumes::kind(volume) == "hostPath" && !source.exists() {
+            // As upstream's runtimes: a host path without a type is made.
+            std::fs::create_dir_all(&source).map_err(|e| format!("failed to create {}: {e}", source.display()))?;
+        }
+        list.push(container::volume_mount(mount, &source, volumes::has_payload(volume)));
+    }
+    let taken = |list: &[Mount], path: &str| list.iter().any(|m| m.destination == Path::new(path));
+    if !taken(&list, "/etc/hosts") {
+        list.push(Mount::bind(dir.join("etc-hosts"), "/etc/hosts", false));
+    }
+    let inside = match spec["terminationMessagePath"].str() {
+        "" => "/dev/termination-log",
+        path => path,
+    };
+    let failed = |e: std::io::Error| format!("failed to create {}: {e}", termination_log.display());
+    if let Some(parent) = termination_log.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(termination_log, "").map_err(failed)?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(termination_log, open).map_err(failed)?;
+    if !taken(&list, inside) {
+        list.push(Mount::bind(termination_log, inside, false));
+    }
+    Ok(list)
+}
+
+/// A log and what rotation has made of it. Logs are only logs: what cannot be removed goes with the pod.
+fn remove_logs(path: &Path) {
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else { return };
+    let name = name.to_string_lossy().into_owned();
+    let rotated: Vec<PathBuf> = std::fs::read_dir(parent).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    for file in rotated {
+        let own = file.file_name().is_some_and(|f| f.to_string_lossy().starts_with(&name));
+        if own && let Err(error) = std::fs::remove_file(&file) {
+            tracing::debug!(%error, file = %file.display(), "failed to remove a log");
+        }
+    }
+}
+
+/// 64 hexadecimal digits.
+async fn random_id() -> std::io::Result<String> {
+    let mut bytes = [0_u8; 32];
+    tokio::fs::File::open("/dev/urandom").await?.read_exact(&mut bytes).await?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// An error with its sources.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let more = inner.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = inner.source();
+    }
+    text
+}
