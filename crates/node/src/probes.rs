@@ -339,7 +339,7 @@ fn read_some(file: Option<std::fs::File>) -> String {
     let mut kept = Vec::new();
     let mut part = [0_u8; 4096];
     while let Ok(n @ 1..) = file.read(&mut part) {
-        let room = (10 << 10_usize).min(usize::MAX) - kept.len();
+        let room = (10_usize << 10) - kept.len();
         kept.extend_from_slice(&part[..n.min(room)]);
     }
     String::from_utf8_lossy(&kept).into_owned()

@@ -215,7 +215,7 @@ fn phase(pod: &Value, init: &[Value], mains: &[Value], inputs: &Inputs) -> &'sta
     if inputs.terminal && running == 0 {
         return if stopped > 0 && waiting == 0 && stopped == succeeded { "Succeeded" } else { "Failed" };
     }
-    if (pending > 0 && policy != "Never") || (pending > 0 && !initialized) || waiting > 0 {
+    if pending > 0 || waiting > 0 {
         return "Pending";
     }
     if running > 0 || sidecar_runs {

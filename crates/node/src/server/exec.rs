@@ -19,7 +19,9 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Body, Context, flag, full, query};
 
@@ -112,7 +114,8 @@ async fn run(context: &Context, id: &str, spec: ExecSpec, socket: Socket) {
         let mut message = vec![ERROR];
         message.extend_from_slice(&json::to_vec(&status));
         let _ = sink.send(Message::Binary(message.into())).await;
-        let _ = sink.send(Message::Close(None)).await;
+        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let _ = sink.send(Message::Close(Some(normal))).await;
     }
 }
 

@@ -1,0 +1,294 @@
+//! The agent with real containers, against an API in memory. A program of its own rather than a test harness: it is
+//! also the shim and the runtime's child, and enters a network namespace before it has threads.
+
+mod api;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Memory;
+use canopus_api::{Api, DeleteOptions, Gvr, Patch, Target, Value, WriteOptions, value};
+use canopus_net::netlink::{Message, Netlink};
+use tokio_util::sync::CancellationToken;
+
+fn main() {
+    let program = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&program).file_name().is_some_and(|n| n == "canopus-shim") {
+        std::process::exit(canopus_runtime::shim::main(std::env::args_os()));
+    }
+    if let Some(code) = canopus_runtime::dispatch_child() {
+        std::process::exit(code);
+    }
+    // What test runners ask of every test program.
+    if std::env::args().any(|a| a == "--list") {
+        println!("pods_live_and_die: test");
+        return;
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    Netlink::route().and_then(|mut n| n.execute(&[Message::set_up(1)])).expect("loopback");
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    runtime.block_on(pods_live_and_die());
+    println!("test pods_live_and_die ... ok");
+}
+
+struct World {
+    api: Arc<Memory>,
+    dir: tempfile::TempDir,
+}
+
+fn tls() -> Arc<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let made = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).expect("certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("key");
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth();
+    Arc::new(config.with_single_cert(vec![made.cert.der().clone()], key).expect("tls"))
+}
+
+impl World {
+    fn config(&self) -> canopus_node::Config {
+        let dir = self.dir.path();
+        let program = std::env::current_exe().expect("this program");
+        let shim = dir.join("canopus-shim");
+        if !shim.exists() {
+            std::fs::hard_link(&program, &shim).or_else(|_| std::fs::copy(&program, &shim).map(|_| ())).expect("shim");
+        }
+        canopus_node::Config {
+            node_name: "n1".into(),
+            state_dir: dir.join("node"),
+            log_dir: dir.join("logs"),
+            node_ip: [192, 0, 2, 1].into(),
+            pod_cidrs: vec!["10.244.9.0/24".parse().expect("cidr")],
+            bridge: "cni0".into(),
+            service_cidrs: Vec::new(),
+            cluster_dns: [10, 96, 0, 10].into(),
+            cluster_domain: "cluster.local".into(),
+            runtime: canopus_runtime::Config {
+                state_dir: dir.join("runtime"),
+                shim_path: shim,
+                child_path: program,
+                cgroup_root: format!("canopus-node-test-{}", std::process::id()),
+            },
+            image_root: dir.join("images"),
+            server: canopus_node::Server { port: 10250, tls: tls() },
+            max_pods: 110,
+            version: "v1.36.0".into(),
+        }
+    }
+
+    fn pod(name: &str) -> Target {
+        Target::new(&Gvr::new("", "v1", "pods"), "default", name)
+    }
+
+    async fn create(&self, name: &str, mut spec: Value) {
+        spec.set("nodeName", "n1");
+        let meta = value!({"name": name, "namespace": "default", "uid": format!("uid-{name}"), "labels": {"a": "b"}});
+        let pod =
+            value!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": {"phase": "Pending"}});
+        self.api.create(&Self::pod(name), pod, &WriteOptions::default()).await.expect("create");
+    }
+
+    /// Waits until the pod's status is as wanted.
+    async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..600 {
+            if let Ok(pod) = self.api.get(&Self::pod(name)).await
+                && wanted(&pod.value()["status"])
+            {
+                return (*pod.value()).clone();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let pod = self.api.get(&Self::pod(name)).await.map(|p| canopus_api::json::to_string(&p.value()));
+        panic!("{name} never was {what}: {pod:?}");
+    }
+
+    async fn delete(&self, name: &str) {
+        let options = DeleteOptions { grace_period_seconds: Some(1), ..DeleteOptions::default() };
+        self.api.delete(&Self::pod(name), &options).await.expect("delete");
+        for _ in 0..600 {
+            if self.api.get(&Self::pod(name)).await.is_err_and(|e| e.is_not_found()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name} was never gone");
+    }
+
+    fn log(&self, pod: &str, run: u32) -> String {
+        let dir = self.dir.path().join(format!("logs/default_{pod}_uid-{pod}/c"));
+        std::fs::read_to_string(dir.join(format!("{run}.log"))).unwrap_or_default()
+    }
+}
+
+fn shell(script: &str) -> Value {
+    value!({"name": "c", "image": "busybox:1", "command": ["/bin/sh", "-c", script], "terminationMessagePath": "/dev/termination-log"})
+}
+
+fn phase(wanted: &'static str) -> impl Fn(&Value) -> bool {
+    move |status| status["phase"].str() == wanted
+}
+
+async fn pods_live_and_die() {
+    let world = World { api: Memory::new(), dir: tempfile::tempdir().expect("tempdir") };
+    let images = canopus_images::Images::open(world.dir.path().join("images")).await.expect("images");
+    let busybox = canopus_images::build::busybox("busybox:1", Path::new("/bin/busybox")).expect("busybox");
+    let archive = world.dir.path().join("busybox.tar");
+    let file = std::fs::File::create(&archive).expect("archive");
+    canopus_images::build::oci_archive(&[busybox], file).expect("archive");
+    images.import(archive, None).await.expect("import");
+    let data = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"k": "one"}});
+    let map = Target::new(&Gvr::new("", "v1", "configmaps"), "default", "m");
+    world.api.create(&map, data, &WriteOptions::default()).await.expect("config map");
+
+    let mut agent = Agent::start(&world);
+    node_is_ready(&world).await;
+    runs_to_its_end(&world).await;
+    fails(&world).await;
+    missing_image(&world).await;
+    let running = keeps_running(&world, &map).await;
+    agent.stop().await;
+    agent = Agent::start(&world);
+    survives_the_agent(&world, &running).await;
+    restarts(&world).await;
+    for pod in ["done", "failed", "noimage", "web", "crash"] {
+        world.delete(pod).await;
+    }
+    agent.stop().await;
+    nothing_is_left(&world);
+}
+
+struct Agent {
+    token: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), canopus_node::Error>>,
+}
+
+impl Agent {
+    fn start(world: &World) -> Agent {
+        let token = CancellationToken::new();
+        let api: Arc<dyn Api> = world.api.clone();
+        Agent { task: tokio::spawn(canopus_node::run(world.config(), api, token.clone())), token }
+    }
+
+    async fn stop(self) {
+        self.token.cancel();
+        self.task.await.expect("no panic").expect("no error");
+    }
+}
+
+async fn node_is_ready(world: &World) {
+    let target = Target::new(&Gvr::new("", "v1", "nodes"), "", "n1");
+    for _ in 0..200 {
+        if let Ok(node) = world.api.get(&target).await
+            && node.value()["status"]["conditions"].items().iter().any(|c| c["type"].str() == "Ready")
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the node never was ready");
+}
+
+async fn runs_to_its_end(world: &World) {
+    let mut container = shell("echo $WHO $POD $(cat /data/k) $(cat /mem/token); echo bye >/dev/termination-log");
+    container.set(
+        "env",
+        value!([
+            {"name": "WHO", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ]),
+    );
+    container.set(
+        "volumeMounts",
+        value!([
+            {"name": "data", "mountPath": "/data"}, {"name": "mem", "mountPath": "/mem"},
+        ]),
+    );
+    let mut init = shell("true");
+    init.set("name", "i");
+    let spec = value!({
+        "restartPolicy": "Never", "initContainers": [init], "containers": [container],
+        "volumes": [
+            {"name": "data", "configMap": {"name": "m"}},
+            {"name": "mem", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
+        ],
+    });
+    world.create("done", spec).await;
+    let pod = world.until("done", "Succeeded", phase("Succeeded")).await;
+    assert!(world.log("done", 0).ends_with("stdout F one done one a-token\n"), "{:?}", world.log("done", 0));
+    let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((ended["reason"].str(), ended["message"].str()), ("Completed", "bye\n"));
+    assert!(pod["status"]["initContainerStatuses"][0]["ready"].bool());
+}
+
+async fn fails(world: &World) {
+    world.create("failed", value!({"restartPolicy": "Never", "containers": [shell("exit 7")]})).await;
+    let pod = world.until("failed", "Failed", phase("Failed")).await;
+    let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((ended["exitCode"].int(), ended["reason"].str()), (7, "Error"));
+}
+
+async fn missing_image(world: &World) {
+    world.create("noimage", value!({"containers": [{"name": "c", "image": "nowhere:1"}]})).await;
+    let reason =
+        |wanted: &'static str| move |s: &Value| s["containerStatuses"][0]["state"]["waiting"]["reason"].str() == wanted;
+    world.until("noimage", "refused", reason("ErrImagePull")).await;
+    world.until("noimage", "backing off", reason("ImagePullBackOff")).await;
+}
+
+fn is_ready(status: &Value) -> bool {
+    status["conditions"].items().iter().any(|c| c["type"].str() == "Ready" && c["status"].str() == "True")
+}
+
+/// A pod with probes whose configuration changes. Its container's id.
+async fn keeps_running(world: &World, map: &Target) -> String {
+    let mut container = shell(
+        "httpd -p 8080 -h /; while [ \"$(cat /data/k)\" = one ]; do sleep 0.1; done; echo $(cat /data/k); exec sleep 1000",
+    );
+    container.set("readinessProbe", value!({"httpGet": {"path": "/data/k", "port": 8080}, "periodSeconds": 1}));
+    container.set("livenessProbe", value!({"exec": {"command": ["true"]}, "periodSeconds": 1}));
+    container.set("volumeMounts", value!([{"name": "data", "mountPath": "/data"}]));
+    let spec = value!({"containers": [container], "volumes": [{"name": "data", "configMap": {"name": "m"}}]});
+    world.create("web", spec).await;
+    let pod = world.until("web", "ready", is_ready).await;
+    assert!(pod["status"]["podIP"].str().starts_with("10.244.9."), "{}", pod["status"]["podIP"].str());
+    let patch = Patch::Merge(value!({"data": {"k": "two"}}));
+    world.api.patch(map, patch, &WriteOptions::default()).await.expect("patch");
+    for _ in 0..200 {
+        if world.log("web", 0).contains("two") {
+            return pod["status"]["containerStatuses"][0]["containerID"].str().to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the change never showed: {:?}", world.log("web", 0));
+}
+
+async fn survives_the_agent(world: &World, running: &str) {
+    let pod = world.until("web", "ready again", is_ready).await;
+    let status = &pod["status"]["containerStatuses"][0];
+    assert_eq!((status["containerID"].str(), status["restartCount"].int()), (running, 0));
+}
+
+async fn restarts(world: &World) {
+    world.create("crash", value!({"restartPolicy": "Always", "containers": [shell("echo hi; exit 3")]})).await;
+    let looping = |s: &Value| s["containerStatuses"][0]["state"]["waiting"]["reason"].str() == "CrashLoopBackOff";
+    let pod = world.until("crash", "in its loop", looping).await;
+    let status = &pod["status"]["containerStatuses"][0];
+    assert_eq!(status["restartCount"].int(), 1);
+    assert_eq!(status["lastState"]["terminated"]["exitCode"].int(), 3);
+    assert_eq!(pod["status"]["phase"].str(), "Running");
+}
+
+fn nothing_is_left(world: &World) {
+    let dir = world.dir.path();
+    for below in ["runtime/sandboxes", "node/pods", "logs"] {
+        let left: Vec<_> = std::fs::read_dir(dir.join(below)).expect(below).flatten().map(|e| e.path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let own = dir.to_string_lossy();
+    assert!(!mounts.lines().any(|l| l.contains(own.as_ref())), "{mounts}");
+    let config = world.config();
+    let runtime = canopus_runtime::Runtime::open(config.runtime).expect("runtime");
+    runtime.reset().expect("reset");
+}
