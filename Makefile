@@ -21,7 +21,7 @@ packages:
 
 .PHONY: build
 build: packages ## build canopus, optimised
-	cargo build --profile fast -p canopus
+	cargo build --profile fast -p canopus -p canopus-runtime
 
 .PHONY: run
 run: build ## start a cluster with a demo application; Ctrl-C removes it

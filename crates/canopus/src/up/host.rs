@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The address of the interface with the default route. Asks the kernel's routing table; nothing is sent.
 pub fn node_ip() -> Result<IpAddr> {
@@ -17,6 +17,40 @@ pub fn node_ip() -> Result<IpAddr> {
         Ok(address) if !address.ip().is_loopback() => Ok(address.ip()),
         _ => bail!("this host has no default route to tell its address by: say --node-ip ADDRESS"),
     }
+}
+
+/// The host's name as a Node's name: lower case, as upstream.
+pub fn node_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context("failed to read the host name")?;
+    let name = name.to_string_lossy().trim().to_lowercase();
+    match canopus_api::names::dns1123_subdomain(&name).first() {
+        None => Ok(name),
+        Some(why) => bail!("the host name {name:?} cannot name a Node: {why}. Say --node-name NAME"),
+    }
+}
+
+/// Only root can make containers.
+pub fn require_root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("canopus up must run as root: containers, networks and mounts need it (try: sudo canopus up)")
+}
+
+/// Puts the shim into the data directory, where it stays while pods need it, whatever becomes of this binary.
+pub fn install_shim(data_dir: &Path) -> Result<PathBuf> {
+    let exe = std::env::current_exe().context("failed to find this program's own file")?;
+    let beside = exe.with_file_name("canopus-shim");
+    let bytes = fs::read(&beside)
+        .with_context(|| format!("failed to read {}: canopus-shim must lie beside canopus", beside.display()))?;
+    let target = data_dir.join("bin").join("canopus-shim");
+    if fs::read(&target).is_ok_and(|there| there == bytes) {
+        return Ok(target);
+    }
+    private_dir(&data_dir.join("bin"))?;
+    // Running shims keep the old file's inode.
+    private_file(&target, &bytes, 0o700)?;
+    Ok(target)
 }
 
 /// A directory that only root can enter.

@@ -2,8 +2,12 @@
 
 mod host;
 mod identities;
+mod node;
+mod reset;
 
-use crate::cli::{ResetArgs, UpArgs};
+use crate::cli::UpArgs;
+pub use reset::reset;
+
 use anyhow::{Context, Result, anyhow};
 use canopus_apiserver::authn::certificates::ClientCertificates;
 use canopus_apiserver::authn::jwt::SigningKey;
@@ -42,25 +46,19 @@ pub fn run(args: UpArgs) -> Result<()> {
     done
 }
 
-/// Removes everything that was made under the data directory.
-pub fn reset(args: ResetArgs) -> Result<()> {
-    let dir = &args.data.data_dir;
-    if !dir.exists() {
-        return Ok(());
-    }
-    let lock = host::lock(dir)?;
-    std::fs::remove_dir_all(dir).with_context(|| format!("failed to remove {}", dir.display()))?;
-    drop(lock);
-    Ok(())
-}
-
 async fn cluster(args: UpArgs) -> Result<()> {
+    host::require_root()?;
     host::private_dir(&args.data.data_dir)?;
     let _lock = host::lock(&args.data.data_dir)?;
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let (server, root_ca) = control_plane(&args, &tasks, &shutdown).await?;
-    tasks.spawn(controllers(&server, &args, root_ca, &shutdown));
+    let address = match args.node_ip {
+        Some(ip) => ip,
+        None => host::node_ip()?,
+    };
+    let (server, pki) = control_plane(&args, address, &tasks, &shutdown).await?;
+    tasks.spawn(controllers(&server, &args, pki.ca_pem().into(), &shutdown));
+    node::start(&server, &pki, &args, address, &tasks, &shutdown)?;
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
     tokio::select! {
         _ = terminate.recv() => {}
@@ -76,12 +74,13 @@ async fn cluster(args: UpArgs) -> Result<()> {
 }
 
 /// Starts the store and the API server. When this returns, the API answers and a kubeconfig is written.
-/// Answers the server and the PEM of its authority.
+/// Answers the server and its certificate authority.
 async fn control_plane(
     args: &UpArgs,
+    address: IpAddr,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<(Arc<Server>, String)> {
+) -> Result<(Arc<Server>, Pki)> {
     let data = &args.data;
     let path = data.join("store.db");
     let store = tokio::task::spawn_blocking(move || SqliteStore::open(path, Options::default())).await?;
@@ -89,10 +88,6 @@ async fn control_plane(
     let server = Server::start(store, Arc::new(System), &args.service_cluster_ip_range).await;
     let server = server.map_err(|e| anyhow!("failed to start the API server: {e}"))?;
 
-    let address = match args.node_ip {
-        Some(ip) => ip,
-        None => host::node_ip()?,
-    };
     let pki = Pki::open(&data.join("pki"), System.now()).context("failed to open the certificate authority")?;
     let listener = TcpListener::bind(SocketAddr::new(args.bind_address, args.secure_port)).await;
     let listener =
@@ -117,7 +112,7 @@ async fn control_plane(
     let path = data.join("kubeconfig");
     host::private_file(&path, config.to_yaml("canopus", "kubernetes-admin").as_bytes(), 0o600)?;
     tracing::info!(port = args.secure_port, kubeconfig = %path.display(), "the API server is ready");
-    Ok((server, pki.ca_pem().to_string()))
+    Ok((server, pki))
 }
 
 /// Every controller, each under its own service account.

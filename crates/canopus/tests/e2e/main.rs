@@ -1,6 +1,7 @@
 //! The real kubectl against the real binary. One cluster for the whole file; each part cleans up after itself.
 
 mod api;
+mod containers;
 
 use canopus_testkit::Cluster;
 use std::path::Path;
@@ -23,6 +24,8 @@ fn a_cluster_driven_by_kubectl() {
         println!("-- {name}");
         part(&cluster);
     }
+    println!("-- a pod in real containers");
+    containers::a_pod(&mut cluster);
     println!("-- killed and started again");
     api::survives_kill(&mut cluster);
 }

@@ -2,6 +2,7 @@
 //! also the shim and the runtime's child, and enters a network namespace before it has threads.
 
 mod api;
+mod client;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,16 +35,33 @@ fn main() {
 
 struct World {
     api: Arc<Memory>,
+    tls: Arc<rustls::ServerConfig>,
+    certificate: rustls::pki_types::CertificateDer<'static>,
     dir: tempfile::TempDir,
 }
 
-fn tls() -> Arc<rustls::ServerConfig> {
+fn tls() -> (Arc<rustls::ServerConfig>, rustls::pki_types::CertificateDer<'static>) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let made = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).expect("certificate");
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("key");
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.expect("versions").with_no_client_auth();
-    Arc::new(config.with_single_cert(vec![made.cert.der().clone()], key).expect("tls"))
+    let certificate = made.cert.der().clone();
+    (Arc::new(config.with_single_cert(vec![certificate.clone()], key).expect("tls")), certificate)
+}
+
+/// Whatever became of the test, nothing of it stays.
+impl Drop for World {
+    fn drop(&mut self) {
+        let dir = self.dir.path();
+        let reset = canopus_runtime::Runtime::open(self.config().runtime).and_then(|r| r.reset());
+        let store = canopus_images::ImageStore::open(&dir.join("images")).expect("images");
+        for container in store.containers().expect("containers") {
+            store.release(&container).expect("release");
+        }
+        canopus_node::volumes::teardown(&dir.join("node/pods")).expect("volumes");
+        reset.expect("reset");
+    }
 }
 
 impl World {
@@ -71,7 +89,7 @@ impl World {
                 cgroup_root: format!("canopus-node-test-{}", std::process::id()),
             },
             image_root: dir.join("images"),
-            server: canopus_node::Server { port: 10250, tls: tls() },
+            server: canopus_node::Server { port: 10250, tls: self.tls.clone() },
             max_pods: 110,
             version: "v1.36.0".into(),
         }
@@ -130,7 +148,8 @@ fn phase(wanted: &'static str) -> impl Fn(&Value) -> bool {
 }
 
 async fn pods_live_and_die() {
-    let world = World { api: Memory::new(), dir: tempfile::tempdir().expect("tempdir") };
+    let (tls, certificate) = tls();
+    let world = World { api: Memory::new(), tls, certificate, dir: tempfile::tempdir().expect("tempdir") };
     let images = canopus_images::Images::open(world.dir.path().join("images")).await.expect("images");
     let busybox = canopus_images::build::busybox("busybox:1", Path::new("/bin/busybox")).expect("busybox");
     let archive = world.dir.path().join("busybox.tar");
@@ -150,6 +169,7 @@ async fn pods_live_and_die() {
     agent.stop().await;
     agent = Agent::start(&world);
     survives_the_agent(&world, &running).await;
+    serves(&world).await;
     restarts(&world).await;
     for pod in ["done", "failed", "noimage", "web", "crash"] {
         world.delete(pod).await;
@@ -269,6 +289,22 @@ async fn survives_the_agent(world: &World, running: &str) {
     assert_eq!((status["containerID"].str(), status["restartCount"].int()), (running, 0));
 }
 
+async fn serves(world: &World) {
+    let of = &world.certificate;
+    let logs = client::get(of, "/containerLogs/default/web/c?tailLines=1").await;
+    assert!(logs.contains("200 OK") && logs.contains("two\n"), "{logs}");
+    let missing = client::get(of, "/containerLogs/default/nobody/c").await;
+    assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
+    let exec = |script: &str| format!("/exec/default/web/c?command=sh&command=-c&command={script}&output=1&error=1");
+    let [out, err, status] = client::exec(of, &exec("echo+a;echo+b+>%262;exit+3"), None).await;
+    assert_eq!((out.as_str(), err.as_str()), ("a\n", "b\n"));
+    assert!(status.contains("NonZeroExitCode") && status.contains("exit status 3"), "{status}");
+    let path = "/exec/default/web/c?command=cat&input=1&output=1";
+    let [out, _, status] = client::exec(of, path, Some(b"in and out")).await;
+    assert_eq!(out, "in and out");
+    assert!(status.contains("Success"), "{status}");
+}
+
 async fn restarts(world: &World) {
     world.create("crash", value!({"restartPolicy": "Always", "containers": [shell("echo hi; exit 3")]})).await;
     let looping = |s: &Value| s["containerStatuses"][0]["state"]["waiting"]["reason"].str() == "CrashLoopBackOff";
@@ -288,7 +324,4 @@ fn nothing_is_left(world: &World) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
     let own = dir.to_string_lossy();
     assert!(!mounts.lines().any(|l| l.contains(own.as_ref())), "{mounts}");
-    let config = world.config();
-    let runtime = canopus_runtime::Runtime::open(config.runtime).expect("runtime");
-    runtime.reset().expect("reset");
 }
