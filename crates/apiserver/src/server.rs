@@ -72,8 +72,11 @@ impl Served {
 
 /// Signs service-account tokens (the `token` subresource).
 pub trait TokenIssuer: Send + Sync + 'static {
-    /// A token for the claims of a TokenRequest: its text and when it expires.
-    fn issue(&self, claims: TokenClaims) -> Result<(String, canopus_api::Time)>;
+    /// A token for the claims of a TokenRequest.
+    fn issue(&self, claims: TokenClaims) -> Result<String>;
+
+    /// Whom a token is for when its request does not say: the API server.
+    fn audiences(&self) -> &[String];
 }
 
 /// What a bound service-account token says.
@@ -84,6 +87,8 @@ pub struct TokenClaims {
     pub service_account_uid: String,
     pub audiences: Vec<String>,
     pub lifetime: Duration,
+    /// After this long its use is worth a warning.
+    pub warn_after: Option<Duration>,
     /// (kind, name, uid) of the Pod, Secret or Node it is bound to.
     pub bound: Option<(String, String, String)>,
     /// The node of a bound pod.

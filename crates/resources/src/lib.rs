@@ -24,6 +24,7 @@ pub use resource::{Column, Context, Info, Resource, Subresource, Verb};
 
 /// All built-in resources, sorted by group, version and plural name.
 pub static ALL: &[&dyn Resource] = &[
+    &core::binding::Binding,
     &core::configmap::ConfigMap,
     &core::endpoints::Endpoints,
     &core::event::Event,

@@ -5,6 +5,7 @@ pub mod fresh;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod plugins;
+pub mod pod_topology_labels;
 pub mod priority;
 pub mod rbac_escalation;
 pub mod service_account;

@@ -4,6 +4,7 @@ use super::default_toleration_seconds::DefaultTolerationSeconds;
 use super::fresh::Fresh;
 use super::namespace_lifecycle::NamespaceLifecycle;
 use super::node_restriction::NodeRestriction;
+use super::pod_topology_labels::PodTopologyLabels;
 use super::priority::Priority;
 use super::rbac_escalation::RbacEscalation;
 use super::service_account::ServiceAccount;
@@ -24,6 +25,7 @@ pub fn plugins(server: &Server, rbac: &Arc<Rbac>) -> Result<Chain> {
         Box::new(TaintNodesByCondition),
         Box::new(Priority::new(server.cache("scheduling.k8s.io", "v1", "priorityclasses")?)),
         Box::new(DefaultTolerationSeconds),
+        Box::new(PodTopologyLabels { nodes: core("nodes")? }),
         // Upstream has this in the storage of roles and bindings, behind all plugins.
         Box::new(RbacEscalation { rbac: rbac.clone() }),
     ];

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How much clocks may differ, in seconds.
 const LEEWAY: i64 = 60;
@@ -63,11 +64,6 @@ impl ServiceAccountTokens {
     ) -> ServiceAccountTokens {
         let audiences = if audiences.is_empty() { vec![issuer.to_string()] } else { audiences };
         ServiceAccountTokens { issuer: issuer.into(), audiences, key, clock, objects, verified: Mutex::default() }
-    }
-
-    /// The API server's own audiences: what a TokenRequest without any asks for.
-    pub fn audiences(&self) -> &[String] {
-        &self.audiences
     }
 
     /// What `/openid/v1/jwks` answers.
@@ -242,10 +238,13 @@ impl Authenticator for ServiceAccountTokens {
 }
 
 impl TokenIssuer for ServiceAccountTokens {
-    fn issue(&self, claims: TokenClaims) -> Result<(String, Time), Status> {
+    fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    fn issue(&self, claims: TokenClaims) -> Result<String, Status> {
         let now = self.clock.now().unix();
-        let lifetime = i64::try_from(claims.lifetime.as_secs()).unwrap_or(i64::MAX);
-        let expires = now.saturating_add(lifetime);
+        let after = |d: Duration| now.saturating_add(i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
         let mut k8s = value!({
             "namespace": &claims.namespace,
             "serviceaccount": {"name": &claims.service_account, "uid": &claims.service_account_uid},
@@ -256,17 +255,18 @@ impl TokenIssuer for ServiceAccountTokens {
         if let Some((name, uid)) = &claims.node {
             k8s.set("node", value!({"name": name, "uid": uid}));
         }
-        let audiences = if claims.audiences.is_empty() { self.audiences.clone() } else { claims.audiences };
+        if let Some(warn_after) = claims.warn_after {
+            k8s.set("warnafter", after(warn_after));
+        }
         let payload = value!({
             "iss": &self.issuer,
             "sub": format!("system:serviceaccount:{}:{}", claims.namespace, claims.service_account),
-            "aud": audiences,
-            "exp": expires, "iat": now, "nbf": now,
+            "aud": claims.audiences,
+            "exp": after(claims.lifetime), "iat": now, "nbf": now,
             "jti": uuid(self.clock.random()),
             "kubernetes.io": k8s,
         });
-        let token = self.key.sign(&payload).map_err(|e| Status::internal(format!("failed to generate token: {e}")))?;
-        Ok((token, Time::from_unix(expires)))
+        self.key.sign(&payload).map_err(|e| Status::internal(format!("failed to generate token: {e}")))
     }
 }
 

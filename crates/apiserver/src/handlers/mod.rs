@@ -1,8 +1,10 @@
 //! What each verb does, written once for all resources. HTTP and the in-process API both end here.
 
+mod binding;
 pub mod delete;
 pub mod read;
 pub mod subresources;
+mod token;
 pub mod write;
 
 use canopus_api::Object;

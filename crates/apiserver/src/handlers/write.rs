@@ -96,33 +96,7 @@ impl Server {
 
     /// Checks the body against the schema, drops what is unknown and fills in defaults. Answers warnings.
     pub(crate) fn decode(&self, served: &Served, body: &mut Value, options: &WriteOptions) -> Result<Vec<String>> {
-        let gvk = served.info.gvk();
-        let sent = Gvk::of(body);
-        if body.as_object().is_none() {
-            return Err(Status::bad_request("the object provided is unrecognized (must be of type object)"));
-        }
-        if !sent.kind.is_empty() && sent.kind != gvk.kind
-            || !sent.version.is_empty() && sent.api_version() != gvk.api_version()
-        {
-            let message = format!(
-                "the API version in the data ({}) does not match the expected API version ({})",
-                sent.api_version(),
-                gvk.api_version()
-            );
-            let other = format!(
-                "{} in version {:?} cannot be handled as a {}: no kind match",
-                sent.kind, sent.version, gvk.kind
-            );
-            return Err(Status::bad_request(if sent.kind == gvk.kind { message } else { other }));
-        }
-        body.set("apiVersion", gvk.api_version());
-        body.set("kind", gvk.kind.clone());
-        let unknown = schema::decode(served.schema.get(), body).map_err(|why| {
-            let message =
-                format!("{} in version {:?} cannot be handled as a {}: {why}", gvk.kind, gvk.version, gvk.kind);
-            Status::bad_request(message)
-        })?;
-        let mut warnings = strictness(&unknown, options.field_validation)?;
+        let mut warnings = decode_as(&served.info.gvk(), served.schema.get(), body, options)?;
         if !served.info.deprecated.is_empty() {
             warnings.push(served.info.deprecated.to_string());
         }
@@ -537,6 +511,50 @@ fn check_applied(served: &Served, target: &Target, applied: &Value, options: &Wr
 pub(crate) enum Ownership {
     Update,
     Applied,
+}
+
+/// Checks a body against the schema of `gvk` and drops what is unknown. Answers warnings.
+pub(crate) fn decode_as(
+    gvk: &Gvk,
+    schema: &'static canopus_schema::Type,
+    body: &mut Value,
+    options: &WriteOptions,
+) -> Result<Vec<String>> {
+    if body.as_object().is_none() {
+        return Err(Status::bad_request("the object provided is unrecognized (must be of type object)"));
+    }
+    let sent = Gvk::of(body);
+    if !sent.kind.is_empty() && sent.kind != gvk.kind {
+        return Err(Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: no kind match",
+            sent.kind, sent.version, gvk.kind
+        )));
+    }
+    if !sent.version.is_empty() && sent.api_version() != gvk.api_version() {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            sent.api_version(),
+            gvk.api_version()
+        )));
+    }
+    body.set("apiVersion", gvk.api_version());
+    body.set("kind", gvk.kind.clone());
+    let unknown = schema::decode(schema, body).map_err(|why| {
+        let message = format!("{} in version {:?} cannot be handled as a {}: {why}", gvk.kind, gvk.version, gvk.kind);
+        Status::bad_request(message)
+    })?;
+    strictness(&unknown, options.field_validation)
+}
+
+/// Puts what is created through a subresource into the request's namespace; refuses one that says otherwise.
+pub(crate) fn place_namespace(namespace: &str, body: &mut Value) -> Result<()> {
+    let said = body["metadata"]["namespace"].str();
+    if !said.is_empty() && said != namespace {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(message));
+    }
+    body.obj_mut("metadata").insert("namespace", namespace);
+    Ok(())
 }
 
 /// Unknown and duplicate fields by the request's fieldValidation: an error, warnings or nothing.

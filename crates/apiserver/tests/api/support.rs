@@ -1,6 +1,6 @@
 //! An API server on a store in memory that lets everybody do everything.
 
-use canopus_api::{Api, Gvr, Status, Target, Time, Value, value};
+use canopus_api::{Api, Gvr, Status, Target, Value, value};
 use canopus_apiserver::admission::Chain;
 use canopus_apiserver::authz::{Attributes, Authorizer, Decision};
 use canopus_apiserver::node_proxy::NodeProxy;
@@ -21,8 +21,12 @@ impl Authorizer for Everybody {
 struct NoTokens;
 
 impl TokenIssuer for NoTokens {
-    fn issue(&self, _: TokenClaims) -> Result<(String, Time), Status> {
+    fn issue(&self, _: TokenClaims) -> Result<String, Status> {
         Err(Status::unavailable("no tokens here"))
+    }
+
+    fn audiences(&self) -> &[String] {
+        &[]
     }
 }
 
