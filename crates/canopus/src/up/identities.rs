@@ -16,6 +16,10 @@ pub fn controller(server: &Arc<Server>, name: &str) -> Arc<dyn Api> {
     LocalApi::shared(server.clone(), User::new(&user, &groups), "kube-controller-manager")
 }
 
+pub fn scheduler(server: &Arc<Server>) -> Arc<dyn Api> {
+    LocalApi::shared(server.clone(), User::new("system:kube-scheduler", &[]), "kube-scheduler")
+}
+
 pub fn node(server: &Arc<Server>, name: &str) -> Arc<dyn Api> {
     LocalApi::shared(server.clone(), User::new(&format!("system:node:{name}"), &[NODES]), "kubelet")
 }

@@ -58,6 +58,7 @@ async fn cluster(args: UpArgs) -> Result<()> {
     };
     let (server, pki) = control_plane(&args, address, &tasks, &shutdown).await?;
     tasks.spawn(controllers(&server, &args, pki.ca_pem().into(), &shutdown));
+    tasks.spawn(scheduler(&server, &shutdown));
     node::start(&server, &pki, &args, address, &tasks, &shutdown)?;
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
     tokio::select! {
@@ -136,6 +137,13 @@ fn controllers(
     let accounts = server.clone();
     let account = move |name: &str| identities::controller(&accounts, name);
     canopus_controllers::run(config, identities::controller_manager(server), account, shutdown.clone())
+}
+
+fn scheduler(server: &Arc<Server>, shutdown: &CancellationToken) -> impl Future<Output = ()> + use<> {
+    // Which of two equal nodes is chosen should differ from start to start.
+    let seed = u64::try_from(System.now().0).unwrap_or_default();
+    let config = canopus_scheduler::Config { seed, ..canopus_scheduler::Config::default() };
+    canopus_scheduler::run(config, identities::scheduler(server), shutdown.clone())
 }
 
 fn serving_tls(pki: &Pki, args: &UpArgs, address: IpAddr, service: Ipv4Addr) -> Result<Arc<rustls::ServerConfig>> {
