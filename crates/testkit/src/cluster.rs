@@ -25,10 +25,15 @@ pub struct Output {
 }
 
 impl Cluster {
+    /// A host and a data directory; nothing runs yet.
+    pub fn new(binary: &Path) -> Cluster {
+        let dir = tempfile::Builder::new().prefix("canopus-e2e").tempdir().expect("a temporary directory");
+        Cluster { host: Host::new(), binary: binary.into(), dir, process: None }
+    }
+
     /// Starts `binary up` and waits until the API server is ready.
     pub fn start(binary: &Path) -> Cluster {
-        let dir = tempfile::Builder::new().prefix("canopus-e2e").tempdir().expect("a temporary directory");
-        let mut cluster = Cluster { host: Host::new(), binary: binary.into(), dir, process: None };
+        let mut cluster = Cluster::new(binary);
         cluster.up();
         cluster
     }
@@ -45,8 +50,13 @@ impl Cluster {
         self.dir.path().join("log")
     }
 
-    /// Starts the process (again).
-    pub fn up(&mut self) {
+    /// The process id of `canopus up`, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// Starts the process (again), and does not wait.
+    pub fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("a log file");
         let errors = log.try_clone().expect("a log file");
         let mut command = self.host.command(&self.binary);
@@ -55,6 +65,11 @@ impl Cluster {
         command.arg("--data-dir").arg(self.data_dir());
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         self.process = Some(command.spawn().expect("canopus starts"));
+    }
+
+    /// Starts the process (again) and waits until the API server is ready.
+    pub fn up(&mut self) {
+        self.launch();
         eventually(Duration::from_secs(60), || {
             let out = self.kubectl(&["get", "--raw", "/readyz"]);
             if out.stdout == "ok" { Ok(()) } else { Err(format!("not ready: {out:?}\n{}", self.log_tail())) }

@@ -18,6 +18,7 @@ const EDGES: &[(&str, Option<&[&str]>)] = &[
     ("node", Some(&["api", "client", "cri", "images", "net", "runtime", "types"])),
     ("testkit", None),
     ("canopus", None),
+    ("benches", None),
 ];
 
 /// Problems of one crate's manifest.
