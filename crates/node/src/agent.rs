@@ -148,7 +148,9 @@ async fn open(
 
 fn wake(node: &Node, event: &RuntimeEvent) {
     let sandbox = match event {
-        RuntimeEvent::Exited { sandbox, .. } | RuntimeEvent::SandboxStopped { sandbox } => sandbox,
+        RuntimeEvent::Started { sandbox, .. }
+        | RuntimeEvent::Exited { sandbox, .. }
+        | RuntimeEvent::SandboxStopped { sandbox } => sandbox,
         _ => return,
     };
     if let Some(waker) = node.wakers.lock().get(sandbox) {
@@ -220,7 +222,6 @@ impl Agent {
     fn start(&self, pod: &Arc<Object>, sandboxes: Vec<SandboxStatus>) -> watch::Sender<Option<Arc<Object>>> {
         let (sender, receiver) = watch::channel(Some(pod.clone()));
         let facts = &pod.facts;
-        let sandboxes = sandboxes.into_iter().map(|s| s.id).collect();
         let identity = [facts.uid.as_str(), facts.namespace.as_str(), facts.name.as_str()];
         let worker = Worker::new(self.node.clone(), identity, receiver, sandboxes);
         self.tasks.spawn(worker.run(self.shutdown.clone()));
@@ -240,6 +241,7 @@ impl Agent {
                 }
                 node.network.reconcile(&listed)?;
                 clear_directories(node, &listed)?;
+                clear_logs(node, &listed)?;
                 clear_roots(node)
             })
             .await?
@@ -257,6 +259,25 @@ fn clear_directories(node: &Node, listed: &BTreeSet<String>) -> Result<(), Error
         let entry = entry?;
         if !listed.contains(entry.file_name().to_string_lossy().as_ref()) {
             crate::volumes::teardown(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Logs of pods that are gone: `<namespace>_<name>_<uid>`.
+fn clear_logs(node: &Node, listed: &BTreeSet<String>) -> Result<(), Error> {
+    let entries = match std::fs::read_dir(&node.log_dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let [_, _, uid] = name.split('_').collect::<Vec<_>>().as_slice()
+            && !listed.contains(*uid)
+        {
+            std::fs::remove_dir_all(entry.path())?;
         }
     }
     Ok(())

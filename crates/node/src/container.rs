@@ -20,6 +20,8 @@ pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+/// On a sandbox that is complete: its addresses, none if it is on the host's network.
+pub const POD_IPS: &str = "canopus/pod-ips";
 pub const SANDBOX_ATTEMPT: &str = "io.kubernetes.pod.sandboxAttempt";
 pub const TERMINATION_LOG: &str = "io.kubernetes.container.terminationMessageHostPath";
 pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";

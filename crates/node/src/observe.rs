@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
+use std::net::IpAddr;
 use std::path::Path;
 
 use canopus_api::Time;
 use canopus_runtime::{ContainerState, ContainerStatus, Runtime, SandboxState, SandboxStatus};
 
 use crate::container::{
-    CONTAINER_NAME, IMAGE_ID, POD_UID, RESTART_COUNT, SANDBOX_ATTEMPT, TERMINATION_LOG, TERMINATION_POLICY,
+    CONTAINER_NAME, IMAGE_ID, POD_IPS, POD_UID, RESTART_COUNT, SANDBOX_ATTEMPT, TERMINATION_LOG, TERMINATION_POLICY,
 };
 use crate::planner::{Instance, Observed, Sandbox, State};
 
@@ -38,7 +39,8 @@ pub fn observe(runtime: &Runtime, sandboxes: &[String]) -> canopus_runtime::Resu
     let sandbox = found.last().map(|s| Sandbox {
         id: s.id.clone(),
         attempt: attempt(&s.spec.annotations, SANDBOX_ATTEMPT),
-        ready: s.state == SandboxState::Ready,
+        // One whose maker died before it had a network is of no use.
+        ready: s.state == SandboxState::Ready && s.spec.annotations.contains_key(POD_IPS),
     });
     Ok(Observed { sandbox, instances })
 }
@@ -53,6 +55,12 @@ pub fn by_pod(runtime: &Runtime) -> canopus_runtime::Result<BTreeMap<String, Vec
     Ok(pods)
 }
 
+/// The addresses a sandbox was given; none if it is the host's or unfinished.
+pub fn addresses(sandbox: &SandboxStatus) -> Vec<IpAddr> {
+    let text = sandbox.spec.annotations.get(POD_IPS).map_or("", String::as_str);
+    text.split(',').filter_map(|ip| ip.parse().ok()).collect()
+}
+
 fn attempt(annotations: &BTreeMap<String, String>, key: &str) -> u32 {
     annotations.get(key).and_then(|a| a.parse().ok()).unwrap_or(0)
 }
@@ -65,6 +73,7 @@ fn instance(status: ContainerStatus, current: bool) -> Instance {
     let spec = &status.spec;
     let state = match status.state {
         ContainerState::Created => State::Created,
+        ContainerState::Starting => State::Starting,
         ContainerState::Running => State::Running,
         ContainerState::Exited => State::Exited,
         ContainerState::Unknown => State::Unknown,

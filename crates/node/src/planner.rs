@@ -7,12 +7,16 @@ use canopus_api::{Time, Value};
 
 use crate::pod;
 
+/// How soon to look again after a start that a former agent has asked for.
+const STARTING: Duration = Duration::from_millis(200);
 const FIRST_BACKOFF: Duration = Duration::from_secs(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Created,
+    /// By an agent that died meanwhile.
+    Starting,
     Running,
     Exited,
     /// Lost with its shim.
@@ -73,8 +77,14 @@ pub struct Observed {
 impl Observed {
     /// The newest run of a container that got as far as being started.
     pub fn latest(&self, name: &str) -> Option<&Instance> {
-        let runs = self.instances.iter().filter(|i| i.name == name && i.state != State::Created);
+        let begun = |i: &&Instance| i.name == name && !matches!(i.state, State::Created | State::Starting);
+        let runs = self.instances.iter().filter(begun);
         runs.max_by_key(|i| (i.attempt, i.created_at.0))
+    }
+
+    /// Whether a run of the container is about to begin: another must not.
+    pub fn is_starting(&self, name: &str) -> bool {
+        self.instances.iter().any(|i| i.name == name && i.state == State::Starting)
     }
 
     /// The run before that.
@@ -259,7 +269,9 @@ fn stop(pod: Option<&Value>, observed: &Observed, memory: &Memory, now: Time) ->
             plan.actions.push(Action::Kill { id, name, reason: KillReason::Stop, grace });
         }
     }
-    if running.is_empty() {
+    if observed.instances.iter().any(|i| i.state == State::Starting) {
+        plan.wake_at(now.plus(STARTING));
+    } else if running.is_empty() {
         match &observed.sandbox {
             Some(sandbox) if sandbox.ready => plan.actions.push(Action::StopSandbox { id: sandbox.id.clone() }),
             _ => plan.over = true,
@@ -401,6 +413,9 @@ impl Planner<'_> {
     }
 
     fn start_attempt(&mut self, name: &str, attempt: u32) {
+        if self.observed.is_starting(name) {
+            return self.plan.wake_at(self.now.plus(STARTING));
+        }
         match self.memory.retry.get(name) {
             Some(retry) if *retry > self.now => self.plan.wake_at(*retry),
             _ => self.plan.actions.push(Action::Start { name: name.to_owned(), attempt }),

@@ -102,12 +102,29 @@ impl Probers {
         }
     }
 
+    /// What the status says of this very container holds until a probe says otherwise: the agent's restart changes
+    /// nothing, as upstream without ChangeContainerStatusOnKubeletRestart.
+    fn remember(&self, pod: &Value, instance: &Instance) {
+        let lists = ["containerStatuses", "initContainerStatuses"].map(|list| pod["status"][list].items());
+        let id = crate::status::container_id(&instance.id);
+        let Some(status) = lists.into_iter().flatten().find(|s| s["containerID"].str() == id) else { return };
+        let mut results = self.results.lock();
+        if status["started"].bool() {
+            results.started.insert(instance.id.clone(), true);
+        }
+        if status["ready"].bool() {
+            results.ready.insert(instance.id.clone(), true);
+        }
+    }
+
     fn start(&self, pod: &Arc<Value>, instance: &Instance, ips: &[IpAddr]) -> CancellationToken {
         let token = CancellationToken::new();
         let Some(container) = pod::container(pod, &instance.name) else { return token };
+        self.remember(pod, instance);
         for kind in [Kind::Startup, Kind::Liveness, Kind::Readiness] {
             let probe = &container[kind.field()];
-            if probe.is_null() {
+            let begun = kind == Kind::Startup && self.results.lock().started.contains_key(&instance.id);
+            if probe.is_null() || begun {
                 continue;
             }
             let probe = Probe {

@@ -1,18 +1,20 @@
 //! Making sandboxes and containers for a worker.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use canopus_api::{Gvr, Target, Value};
 use canopus_client::now;
 use canopus_images::Image;
-use canopus_runtime::spec::{ContainerSpec, Mount, User};
+use canopus_runtime::spec::{ContainerSpec, Mount, SandboxSpec, User};
 use tokio::io::AsyncReadExt;
 
 use crate::Error;
 use crate::container::{self, Parts};
 use crate::env::{self, References};
 use crate::mounts::fs_group;
+use crate::node::Node;
 use crate::planner::{Observed, State};
 use crate::pod;
 use crate::status::Waiting;
@@ -63,25 +65,9 @@ impl Worker {
         // Before it is made, so that none of its events is missed.
         self.node.wakers.lock().insert(id.clone(), self.notify.clone());
         self.sandboxes.push(id.clone());
-        let uid = self.uid.clone();
-        let made = self
-            .node
-            .blocking(move |node| -> Result<_, Error> {
-                let status = node.runtime.run_sandbox(spec)?;
-                let Some(netns) = status.netns else { return Ok(Vec::new()) };
-                node.network.detach(&uid)?;
-                match node.network.attach(&netns, &uid) {
-                    Ok(address) => Ok(address.ips),
-                    Err(error) => {
-                        // A sandbox without a network is no use; the first error is the one to tell.
-                        let _ = node.runtime.remove_sandbox(&status.id);
-                        Err(error.into())
-                    }
-                }
-            })
-            .await?;
+        let (uid, older, pod) = (self.uid.clone(), self.sandboxes.clone(), pod.clone());
+        let made = self.node.blocking(move |node| make_sandbox(node, &pod, &uid, spec, &older)).await?;
         match made {
-            Ok(ips) if pod["spec"]["hostNetwork"].bool() || ips.is_empty() => self.pod_ips = vec![self.node.ip],
             Ok(ips) => self.pod_ips = ips,
             Err(error) => {
                 self.sandboxes.retain(|s| *s != id);
@@ -89,13 +75,6 @@ impl Worker {
                 return Err(error);
             }
         }
-        let dir = self.node.pod_dir(&self.uid);
-        let hosts = match pod["spec"]["hostNetwork"].bool() {
-            true => tokio::fs::read_to_string("/etc/hosts").await.unwrap_or_default(),
-            false => container::etc_hosts(pod, &self.pod_ips, &self.node.cluster_domain),
-        };
-        tokio::fs::create_dir_all(&dir).await?;
-        tokio::fs::write(dir.join("etc-hosts"), hosts).await?;
         Ok(())
     }
 
@@ -344,6 +323,60 @@ impl Worker {
         groups.sort_unstable();
         groups.dedup();
         Ok(User { uid: resolved.uid, gid: number("runAsGroup").unwrap_or(resolved.gid), supplementary_groups: groups })
+    }
+}
+
+/// Makes the sandbox, its network and its hosts file, and marks it complete. Blocks.
+fn make_sandbox(
+    node: &Node,
+    pod: &Value,
+    uid: &str,
+    spec: SandboxSpec,
+    older: &[String],
+) -> Result<Vec<IpAddr>, Error> {
+    let (id, mut annotations) = (spec.id.clone(), spec.annotations.clone());
+    for old in older.iter().filter(|old| **old != id) {
+        retire(node, old)?;
+    }
+    let status = node.runtime.run_sandbox(spec)?;
+    let finish = || -> Result<Vec<IpAddr>, Error> {
+        let ips = match &status.netns {
+            None => Vec::new(),
+            Some(netns) => {
+                node.network.detach(uid)?;
+                node.network.attach(netns, uid)?.ips
+            }
+        };
+        let shown: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+        let hosts = match pod["spec"]["hostNetwork"].bool() {
+            true => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            false => container::etc_hosts(pod, &ips, &node.cluster_domain),
+        };
+        let dir = node.pod_dir(uid);
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(dir.join("etc-hosts"), hosts)?;
+        annotations.insert(container::POD_IPS.to_owned(), shown.join(","));
+        node.runtime.annotate_sandbox(&id, annotations)?;
+        Ok(if status.netns.is_none() { vec![node.ip] } else { ips })
+    };
+    finish().inspect_err(|_| {
+        // A sandbox without a network is no use; the first error is the one to tell.
+        if let Err(error) = node.runtime.remove_sandbox(&status.id) {
+            tracing::warn!(%error, "failed to remove an unfinished sandbox");
+        }
+    })
+}
+
+/// Stops a former sandbox, which stays only to tell how its containers ended.
+fn retire(node: &Node, sandbox: &str) -> Result<(), Error> {
+    let gone = |result: canopus_runtime::Result<()>| match result {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    };
+    gone(node.runtime.stop_sandbox(sandbox))?;
+    match node.runtime.list_containers(Some(sandbox)) {
+        Ok(containers) if containers.is_empty() => Ok(gone(node.runtime.remove_sandbox(sandbox))?),
+        _ => Ok(()),
     }
 }
 

@@ -97,7 +97,7 @@ fn container_status(pod: &Value, container: &Value, inputs: &Inputs) -> Value {
         "ready": ready, "started": started, "restartCount": latest.map_or(0, |i| i.attempt),
     });
     if let Some(i) = latest {
-        status.set("containerID", container_id(i));
+        status.set("containerID", container_id(&i.id));
         let groups: Vec<u32> = i.user.2.clone();
         status.set("user", value!({"linux": {"uid": i.user.0, "gid": i.user.1, "supplementalGroups": groups}}));
     }
@@ -123,8 +123,8 @@ fn mount_status(mount: &Value) -> Value {
     status
 }
 
-fn container_id(instance: &Instance) -> String {
-    format!("canopus://{}", instance.id)
+pub(crate) fn container_id(id: &str) -> String {
+    format!("canopus://{id}")
 }
 
 fn running(instance: &Instance) -> Value {
@@ -141,7 +141,7 @@ fn terminated(instance: &Instance) -> Value {
     };
     let mut inner = value!({
         "exitCode": if instance.state == State::Unknown { 137 } else { instance.exit_code }, "reason": reason,
-        "startedAt": instance.started_at, "finishedAt": instance.finished_at, "containerID": container_id(instance),
+        "startedAt": instance.started_at, "finishedAt": instance.finished_at, "containerID": container_id(&instance.id),
     });
     let message = match &instance.start_error {
         Some(error) => error.as_str(),

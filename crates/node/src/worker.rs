@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use canopus_api::{DeleteOptions, Object, Patch, Target, Time, Value, WriteOptions, value};
 use canopus_client::now;
+use canopus_runtime::SandboxStatus;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -50,13 +51,19 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(node: Arc<Node>, identity: [&str; 3], pod: PodWatch, sandboxes: Vec<String>) -> Self {
+    pub fn new(node: Arc<Node>, identity: [&str; 3], pod: PodWatch, found: Vec<SandboxStatus>) -> Self {
         let [uid, namespace, name] = identity.map(str::to_owned);
         let notify = Arc::new(Notify::new());
+        let newest = found.iter().max_by_key(|s| s.created_at);
+        let pod_ips = match newest {
+            Some(sandbox) if sandbox.spec.host_network => vec![node.ip],
+            Some(sandbox) => observe::addresses(sandbox),
+            None => Vec::new(),
+        };
+        let sandboxes: Vec<String> = found.into_iter().map(|s| s.id).collect();
         for sandbox in &sandboxes {
             node.wakers.lock().insert(sandbox.clone(), notify.clone());
         }
-        let pod_ips = node.network.addresses(&uid).unwrap_or_default();
         Self {
             probers: Probers::new(node.clone(), notify.clone()),
             node,

@@ -1,7 +1,7 @@
 //! One `canopus up` on a host of its own.
 
 use crate::host::{Host, must};
-use crate::{eventually, tool};
+use crate::{eventually, leaks, tool};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,19 @@ impl Cluster {
         self.dir.path().join("data")
     }
 
+    pub fn cgroup_root(&self) -> String {
+        format!("canopus-e2e-{}", std::process::id())
+    }
+
+    /// Waits until nothing is left of pods that are gone from the API.
+    #[track_caller]
+    pub fn no_pods_left(&self) {
+        eventually(Duration::from_secs(30), || {
+            let left = leaks::of_pods(&self.data_dir(), &self.cgroup_root(), &self.host);
+            if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:#?}\n{}", self.log_tail())) }
+        });
+    }
+
     fn log(&self) -> PathBuf {
         self.dir.path().join("log")
     }
@@ -61,7 +74,7 @@ impl Cluster {
         let errors = log.try_clone().expect("a log file");
         let mut command = self.host.command(&self.binary);
         command.args(["up", "--node-name", "node-1", "--node-ip", self.host.ip()]);
-        command.arg("--cgroup-root").arg(format!("canopus-e2e-{}", std::process::id()));
+        command.arg("--cgroup-root").arg(self.cgroup_root());
         command.arg("--data-dir").arg(self.data_dir());
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         self.process = Some(command.spawn().expect("canopus starts"));
@@ -174,10 +187,12 @@ impl Drop for Cluster {
         self.stop();
         let mut reset = self.host.command(&self.binary);
         reset.args(["reset", "--yes", "--data-dir"]).arg(self.data_dir());
-        reset.arg("--cgroup-root").arg(format!("canopus-e2e-{}", std::process::id()));
+        reset.arg("--cgroup-root").arg(self.cgroup_root());
         let done = run(reset, "");
-        if done.code != 0 && !std::thread::panicking() {
-            panic!("reset failed: {done:?}");
+        let left = leaks::all(&self.data_dir(), &self.cgroup_root(), &self.host);
+        if !std::thread::panicking() {
+            assert_eq!(done.code, 0, "reset failed: {done:?}");
+            assert!(left.is_empty(), "left behind after reset: {left:#?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod host;
+pub mod leaks;
 
 pub use cluster::{Cluster, Output};
 pub use host::Host;

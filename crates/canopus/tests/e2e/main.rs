@@ -2,6 +2,7 @@
 
 mod api;
 mod containers;
+mod kills;
 
 use canopus_testkit::Cluster;
 use std::path::Path;
@@ -28,4 +29,6 @@ fn a_cluster_driven_by_kubectl() {
     containers::a_pod(&mut cluster);
     println!("-- killed and started again");
     api::survives_kill(&mut cluster);
+    println!("-- killed under load");
+    kills::under_load(&mut cluster);
 }

@@ -99,6 +99,8 @@ pub struct Cgroups {
     v2_controllers: BTreeSet<String>,
     /// v1: controller → mount point.
     v1: BTreeMap<String, PathBuf>,
+    /// v1 mounts of controllers that are left alone. libcontainer makes groups there all the same, to be removed.
+    foreign: BTreeSet<PathBuf>,
 }
 
 impl Cgroups {
@@ -126,7 +128,11 @@ impl Cgroups {
             match kind {
                 "cgroup2" if found.v2.is_none() => found.v2 = Some(PathBuf::from(mount)),
                 "cgroup" => {
-                    for controller in options.split(',').filter(|o| WANTED.contains(o)) {
+                    let wanted: Vec<&str> = options.split(',').filter(|o| WANTED.contains(o)).collect();
+                    if wanted.is_empty() {
+                        found.foreign.insert(PathBuf::from(mount));
+                    }
+                    for controller in wanted {
                         found.v1.entry(controller.to_owned()).or_insert_with(|| PathBuf::from(mount));
                     }
                 }
@@ -154,6 +160,12 @@ impl Cgroups {
     fn dirs(&self, path: &str) -> Vec<PathBuf> {
         let mounts: BTreeSet<&PathBuf> = self.v1.values().chain(&self.v2).collect();
         mounts.into_iter().map(|m| m.join(path.trim_start_matches('/'))).collect()
+    }
+
+    /// The same, those of foreign hierarchies included.
+    fn all_dirs(&self, path: &str) -> Vec<PathBuf> {
+        let foreign = self.foreign.iter().map(|m| m.join(path.trim_start_matches('/')));
+        self.dirs(path).into_iter().chain(foreign).collect()
     }
 
     /// The v1 directory of a controller.
@@ -216,7 +228,7 @@ impl Cgroups {
     }
 
     pub fn exists(&self, path: &str) -> bool {
-        self.dirs(path).iter().any(|d| d.exists())
+        self.all_dirs(path).iter().any(|d| d.exists())
     }
 
     /// Processes in the group and those below it.
@@ -274,7 +286,7 @@ impl Cgroups {
     fn remove_with(&self, path: &str, retries: u32) -> io::Result<()> {
         check_path(path)?;
         let mut failed = Ok(());
-        for dir in self.dirs(path) {
+        for dir in self.all_dirs(path) {
             if let Err(e) = remove_tree(&dir, retries) {
                 failed = Err(context(e, &dir));
             }
@@ -361,6 +373,7 @@ mod tests {
         assert_eq!(legacy.layout(), Layout::Legacy);
         assert_eq!(legacy.v1.keys().collect::<Vec<_>>(), ["cpu", "cpuacct", "memory"]);
         assert_eq!(legacy.dirs("a/b").len(), 2, "co-mounted controllers are one directory");
+        assert_eq!(legacy.all_dirs("a/b").len(), 3, "a foreign hierarchy is cleaned up, too");
         assert_eq!(Cgroups::parse(&format!("{v1}{v2}")).layout(), Layout::Hybrid);
     }
 

@@ -21,8 +21,10 @@ const KILL_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContainerState {
-    /// Not started, or starting.
+    /// Not started.
     Created,
+    /// A start is under way, perhaps one that a dead caller has asked for.
+    Starting,
     Running,
     Exited,
     /// It was running when its shim was lost.
@@ -133,7 +135,7 @@ impl Runtime {
                 Err(e) if e.is_not_found() => return Ok(()),
                 // Over already, or still starting, which only a kill ends.
                 Err(Error::Shim { code: Code::State, .. }) => match self.container_status(id)?.state {
-                    ContainerState::Created if !all => continue,
+                    ContainerState::Created | ContainerState::Starting if !all => continue,
                     _ => return Ok(()),
                 },
                 other => other?,
@@ -229,7 +231,7 @@ impl Runtime {
         let exit = known.and_then(|k| k.exit.clone()).or(saved);
         let state = match (known.map(|k| k.phase), &exit, live) {
             (Some(Phase::Running), _, _) => ContainerState::Running,
-            (Some(Phase::Starting), _, _) => ContainerState::Created,
+            (Some(Phase::Starting), _, _) => ContainerState::Starting,
             (_, Some(_), _) => ContainerState::Exited,
             (_, None, Some(_)) => ContainerState::Created,
             (_, None, None) => ContainerState::Unknown,

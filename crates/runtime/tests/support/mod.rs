@@ -123,6 +123,13 @@ impl Node {
         left.extend(groups.filter(|e| e.path().is_dir()).map(|e| e.path().display().to_string()));
         left
     }
+
+    /// Groups of this node in whatever hierarchy, which a reset must have removed.
+    fn groups_left(&self) -> Vec<PathBuf> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let points = mounts.lines().filter(|l| l.contains(" - cgroup")).filter_map(|l| l.split(' ').nth(4));
+        points.map(|p| Path::new(p).join(&self.config.cgroup_root)).filter(|p| p.exists()).collect()
+    }
 }
 
 impl Drop for Node {
@@ -139,6 +146,8 @@ impl Drop for Node {
             assert!(removed.iter().all(Result::is_ok), "{removed:?}");
             assert!(left.is_empty(), "left behind: {left:#?}");
             reset.unwrap();
+            let groups = self.groups_left();
+            assert!(groups.is_empty(), "left behind: {groups:?}");
         }
     }
 }
