@@ -304,11 +304,13 @@ fn set(lexer: &mut Lexer) -> Result<Vec<CompactString>, String> {
     Ok(values)
 }
 
+/// Field, whether it is wanted to be equal, value.
+pub type FieldTerm = (CompactString, bool, CompactString);
+
 /// `spec.nodeName=n1,status.phase!=Running`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FieldSelector {
-    /// (field, wanted to be equal, value)
-    pub terms: Vec<(CompactString, bool, CompactString)>,
+    pub terms: Vec<FieldTerm>,
 }
 
 impl FieldSelector {

@@ -228,6 +228,7 @@ pub fn root_paths() -> Value {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
     }
+    paths.extend(["/.well-known/openid-configuration", "/openid/v1/jwks"].map(String::from));
     paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(String::from));
     paths.sort();
     value!({"paths": paths})

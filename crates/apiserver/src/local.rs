@@ -21,17 +21,15 @@ impl LocalApi {
     }
 
     fn allow(&self, verb: &str, target: &Target) -> Result<()> {
+        self.server.authorize(&Attributes::target(&self.user, verb, target))
+    }
+
+    fn allow_selected(&self, verb: &str, target: &Target, options: &ListOptions) -> Result<()> {
+        let target = if verb == "deletecollection" { target.clone() } else { pinned(target, options) };
         self.server.authorize(&Attributes {
-            user: &self.user,
-            verb,
-            is_resource: true,
-            group: &target.gvr.group,
-            version: &target.gvr.version,
-            resource: &target.gvr.resource,
-            subresource: &target.subresource,
-            namespace: &target.namespace,
-            name: &target.name,
-            path: "",
+            fields: &options.fields.terms,
+            labels: options.labels.requirements(),
+            ..Attributes::target(&self.user, verb, &target)
         })
     }
 
@@ -60,12 +58,12 @@ impl Api for LocalApi {
     }
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
-        self.allow("list", &pinned(target, options))?;
+        self.allow_selected("list", target, options)?;
         self.server.list(target, options).await
     }
 
     async fn watch(&self, target: &Target, options: &ListOptions) -> Result<Watch> {
-        self.allow("watch", &pinned(target, options))?;
+        self.allow_selected("watch", target, options)?;
         self.server.watch(target, options).await
     }
 
@@ -97,7 +95,7 @@ impl Api for LocalApi {
     }
 
     async fn delete_collection(&self, target: &Target, list: &ListOptions, options: &DeleteOptions) -> Result<()> {
-        self.allow("deletecollection", target)?;
+        self.allow_selected("deletecollection", target, list)?;
         self.server.delete_collection(&self.user, target, list, options).await.map(|_| ())
     }
 }

@@ -1,6 +1,6 @@
 //! Turns a method and a path into what is asked for (upstream `request.RequestInfo`): the one parser of routes.
 
-use canopus_api::{Gvr, Target};
+use canopus_api::{FieldSelector, Gvr, LabelSelector, Target, names};
 use compact_str::CompactString;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,6 +13,26 @@ pub struct RequestInfo {
     pub target: Target,
     /// What follows a subresource: the path to proxy to.
     pub rest: String,
+    /// A watch by the deprecated path, to which selectors do not count in authorization.
+    pub watch_path: bool,
+    /// Of a list, watch or deletecollection, as far as they can be understood.
+    pub fields: FieldSelector,
+    pub labels: LabelSelector,
+}
+
+impl RequestInfo {
+    /// Takes in the selectors. A list or watch of one named object is authorized as such.
+    pub fn select(&mut self, fields: FieldSelector, labels: LabelSelector) {
+        if self.watch_path || !matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") {
+            return;
+        }
+        if self.verb != "deletecollection"
+            && let Some(name) = fields.required("metadata.name").filter(|n| names::path_segment(n).is_empty())
+        {
+            self.target.name = name.into();
+        }
+        (self.fields, self.labels) = (fields, labels);
+    }
 }
 
 /// `method` is an HTTP method in capitals, `path` the decoded path, `query` the raw query.
@@ -50,18 +70,18 @@ pub fn parse(method: &str, path: &str, query: &str) -> RequestInfo {
         name: name.into(),
         subresource: subresource.into(),
     };
-    info.verb = verb(method, name, watch_prefix, query).into();
+    info.watch_path = watch_prefix;
+    info.verb = if watch_prefix { "watch" } else { verb(method, name, query) }.into();
     info
 }
 
-fn verb(method: &str, name: &str, watch_prefix: bool, query: &str) -> &'static str {
+fn verb(method: &str, name: &str, query: &str) -> &'static str {
     match (method, name.is_empty()) {
         ("POST", _) => "create",
         ("PUT", _) => "update",
         ("PATCH", _) => "patch",
         ("DELETE", true) => "deletecollection",
         ("DELETE", false) => "delete",
-        ("GET" | "HEAD", _) if watch_prefix => "watch",
         ("GET" | "HEAD", true) if wants_watch(query) => "watch",
         ("GET" | "HEAD", true) => "list",
         ("GET" | "HEAD", false) => "get",
@@ -94,6 +114,8 @@ mod tests {
             ("GET", "/api/v1/namespaces", "", "list||namespaces||"),
             ("DELETE", "/api/v1/namespaces/a/pods", "", "deletecollection|a|pods||"),
             ("GET", "/api/v1/watch/namespaces/a/pods", "", "watch|a|pods||"),
+            ("GET", "/api/v1/watch/namespaces/a/pods/b", "", "watch|a|pods|b|"),
+            ("POST", "/api/v1/watch/pods", "", "watch||pods||"),
             ("PATCH", "/api/v1/nodes/n/status", "", "patch||nodes|n|status"),
         ];
         for (method, path, query, expected) in cases {
@@ -105,6 +127,25 @@ mod tests {
         }
         for path in ["/healthz", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/", "/openapi/v3"] {
             assert!(!parse("GET", path, "").is_resource, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_selector_may_name_an_object() {
+        // method, path, query, selector, the name
+        let cases = [
+            ("GET", "/api/v1/pods", "", "metadata.name=x,spec.nodeName=n", "x"),
+            ("GET", "/api/v1/pods", "watch=1", "metadata.name=x", "x"),
+            ("GET", "/api/v1/pods", "", "metadata.name!=x", ""),
+            ("GET", "/api/v1/pods", "", "metadata.name=..", ""),
+            ("DELETE", "/api/v1/namespaces/a/pods", "", "metadata.name=x", ""),
+            ("GET", "/api/v1/watch/namespaces/a/pods/b", "", "metadata.name=x", "b"),
+            ("GET", "/api/v1/namespaces/a/pods/b", "", "metadata.name=x", "b"),
+        ];
+        for (method, path, query, selector, name) in cases {
+            let mut info = parse(method, path, query);
+            info.select(FieldSelector::parse(selector).unwrap(), LabelSelector::everything());
+            assert_eq!(info.target.name, name, "{method} {path} {selector}");
         }
     }
 }

@@ -4,7 +4,10 @@ use crate::authz::{Attributes, Decision};
 use crate::handlers::Written;
 use crate::server::{Served, Server};
 use crate::user::User;
-use canopus_api::{Errors, Field, Object, Result, Status, Target, Value, WriteOptions, value};
+use canopus_api::selectors::{FieldTerm, Requirement};
+use canopus_api::{
+    Errors, Field, FieldSelector, LabelSelector, Object, Result, Status, Target, Value, WriteOptions, value,
+};
 use std::sync::Arc;
 
 impl Server {
@@ -46,31 +49,22 @@ impl Server {
 
     fn decide(&self, user: &User, spec: &Value) -> Result<Value> {
         let (resource, other) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+        let (fields, labels) =
+            (Selected::fields(&resource["fieldSelector"]), Selected::labels(&resource["labelSelector"]));
         let attributes = if resource.is_null() {
-            Attributes {
-                user,
-                verb: other["verb"].str(),
-                is_resource: false,
-                path: other["path"].str(),
-                group: "",
-                version: "",
-                resource: "",
-                subresource: "",
-                namespace: "",
-                name: "",
-            }
+            Attributes::path(user, other["verb"].str(), other["path"].str())
         } else {
             Attributes {
-                user,
-                verb: resource["verb"].str(),
                 is_resource: true,
                 group: resource["group"].str(),
-                version: resource["version"].str(),
+                version: Some(resource["version"].str()).filter(|v| !v.is_empty()).unwrap_or("*"),
                 resource: resource["resource"].str(),
                 subresource: resource["subresource"].str(),
                 namespace: resource["namespace"].str(),
                 name: resource["name"].str(),
-                path: "",
+                fields: &fields.requirements,
+                labels: &labels.requirements,
+                ..Attributes::path(user, resource["verb"].str(), "")
             }
         };
         let mut status = value!({"allowed": false});
@@ -87,6 +81,11 @@ impl Server {
         };
         if !reason.is_empty() {
             status.set("reason", reason);
+        }
+        let ignored: Vec<String> =
+            [fields.ignored("fieldSelector"), labels.ignored("labelSelector")].into_iter().flatten().collect();
+        if !ignored.is_empty() {
+            status.set("evaluationError", ignored.join("; "));
         }
         Ok(status)
     }
@@ -121,6 +120,63 @@ impl Server {
     }
 }
 
+/// What a review's selector demands. What it says that no authorizer understands is left out, which asks for more.
+#[derive(Debug, PartialEq)]
+struct Selected<R> {
+    requirements: Vec<R>,
+    partial: bool,
+}
+
+impl<R> Selected<R> {
+    fn of<T>(requirements: impl Iterator<Item = Option<T>>) -> Selected<T> {
+        let all: Vec<Option<T>> = requirements.collect();
+        let partial = all.iter().any(Option::is_none);
+        Selected { requirements: all.into_iter().flatten().collect(), partial }
+    }
+
+    fn ignored(&self, field: &str) -> Option<String> {
+        let partially = if self.requirements.is_empty() { "" } else { "partially " };
+        self.partial.then(|| format!("spec.resourceAttributes.{field} {partially}ignored due to parse error"))
+    }
+}
+
+impl Selected<FieldTerm> {
+    fn fields(selector: &Value) -> Selected<FieldTerm> {
+        let raw = selector["rawSelector"].str();
+        if !raw.is_empty() {
+            let parsed = FieldSelector::parse(raw).map(|s| s.terms);
+            return Selected { partial: parsed.is_err(), requirements: parsed.unwrap_or_default() };
+        }
+        Self::of(selector["requirements"].items().iter().map(|r| {
+            let equal = match r["operator"].str() {
+                "In" => true,
+                "NotIn" => false,
+                _ => return None,
+            };
+            match r["values"].items() {
+                [value] => Some((r["key"].str().into(), equal, value.str().into())),
+                _ => None,
+            }
+        }))
+    }
+}
+
+impl Selected<Requirement> {
+    fn labels(selector: &Value) -> Selected<Requirement> {
+        let raw = selector["rawSelector"].str();
+        if !raw.is_empty() {
+            let parsed = LabelSelector::parse(raw).map(|s| s.requirements().to_vec());
+            return Selected { partial: parsed.is_err(), requirements: parsed.unwrap_or_default() };
+        }
+        Self::of(selector["requirements"].items().iter().map(|r| {
+            let known = matches!(r["operator"].str(), "In" | "NotIn" | "Exists" | "DoesNotExist");
+            let one = value!({"matchExpressions": [r.clone()]});
+            let parsed = LabelSelector::from_value(&one).ok().filter(|_| known)?;
+            parsed.requirements().first().cloned()
+        }))
+    }
+}
+
 fn subject(spec: &Value) -> User {
     let strings = |v: &Value| v.items().iter().map(|s| s.str().into()).collect();
     User {
@@ -145,4 +201,38 @@ pub fn user_info(user: &User) -> Value {
         info.set("extra", Value::Object(extra.collect()));
     }
     info
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_of_reviews() {
+        let node = |op: &str, values: Value| value!({"key": "spec.nodeName", "operator": op, "values": values});
+        let term = |equal: bool| ("spec.nodeName".into(), equal, "n".into());
+        let partly = "spec.resourceAttributes.fieldSelector partially ignored due to parse error";
+        let wholly = "spec.resourceAttributes.fieldSelector ignored due to parse error";
+        let cases: [(Value, Vec<FieldTerm>, &str); 6] = [
+            (Value::Null, vec![], ""),
+            (value!({"rawSelector": "spec.nodeName=n"}), vec![term(true)], ""),
+            (value!({"rawSelector": "spec.nodeName"}), vec![], wholly),
+            (value!({"requirements": [node("NotIn", value!(["n"]))]}), vec![term(false)], ""),
+            (
+                value!({"requirements": [node("In", value!(["n"])), node("Exists", value!([]))]}),
+                vec![term(true)],
+                partly,
+            ),
+            (value!({"requirements": [node("In", value!(["n", "m"]))]}), vec![], wholly),
+        ];
+        for (selector, terms, ignored) in cases {
+            let got = Selected::fields(&selector);
+            assert_eq!(got.ignored("fieldSelector").unwrap_or_default(), ignored, "{selector:?}");
+            assert_eq!(got.requirements, terms, "{selector:?}");
+        }
+        let labels = value!({"requirements": [{"key": "a", "operator": "In", "values": ["x"]}, {"key": "b", "operator": "Gt", "values": ["1"]}]});
+        let got = Selected::labels(&labels);
+        assert!(got.partial);
+        assert_eq!((got.requirements.len(), got.requirements[0].key.as_str()), (1, "a"));
+    }
 }

@@ -5,9 +5,9 @@ use crate::authn::Authenticator;
 use crate::authz::{Attributes, Authorizer, Decision, forbidden};
 use crate::cache::Cache;
 use crate::service_ips::ServiceIps;
+use crate::storage;
 use crate::surroundings::Surroundings;
-use crate::{storage, user::User};
-use canopus_api::{Gvr, ListOptions, Object, Result, Status, Target};
+use canopus_api::{Gvr, ListOptions, Object, Result, Status, Value};
 use canopus_resources::{Info, Resource};
 use canopus_schema::TypeId;
 use canopus_store::{Change, Expect, Outcome, Store, Version, Write};
@@ -39,7 +39,7 @@ impl Served {
     }
 
     /// The facts of an object about to be stored, in its stored form.
-    pub fn facts(&self, object: &canopus_api::Value) -> canopus_api::Facts {
+    pub fn facts(&self, object: &Value) -> canopus_api::Facts {
         self.stored_as.facts(object)
     }
 
@@ -77,6 +77,12 @@ pub trait TokenIssuer: Send + Sync + 'static {
 
     /// Whom a token is for when its request does not say: the API server.
     fn audiences(&self) -> &[String];
+
+    /// The public keys of tokens (`/openid/v1/jwks`).
+    fn jwks(&self) -> Value;
+
+    /// Who issues tokens and where the keys are (`/.well-known/openid-configuration`).
+    fn openid_configuration(&self) -> Value;
 }
 
 /// What a bound service-account token says.
@@ -188,21 +194,6 @@ impl Server {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(why) | Decision::NoOpinion(why) => Err(forbidden(attributes, &why)),
         }
-    }
-
-    pub fn authorize_target(&self, user: &User, verb: &str, t: &Target) -> Result<()> {
-        self.authorize(&Attributes {
-            user,
-            verb,
-            is_resource: true,
-            group: &t.gvr.group,
-            version: &t.gvr.version,
-            resource: &t.gvr.resource,
-            subresource: &t.subresource,
-            namespace: &t.namespace,
-            name: &t.name,
-            path: "",
-        })
     }
 
     /// The object as the store has it now: linearizable.

@@ -1,9 +1,20 @@
-//! What unit tests of gatekeepers share: a stopped clock and a fixed set of objects.
+//! What unit tests share: a stopped clock, a fixed set of objects, a server with all its gatekeepers.
 
+use crate::admission::plugins::plugins;
+use crate::authn::certificates::ClientCertificates;
+use crate::authn::jwt::SigningKey;
+use crate::authn::tokens::{BoundObjects, ServiceAccountTokens};
 use crate::authz::changes::Changes;
-use crate::surroundings::Surroundings;
+use crate::authz::privileged::standard;
+use crate::authz::rbac::Rbac;
+use crate::node_proxy::NodeProxy;
+use crate::pki;
+use crate::server::{Gates, Server};
+use crate::surroundings::{Surroundings, System};
 use canopus_api::{Object, Time, Value, View};
+use canopus_store::{Limits, memory::MemoryStore};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,4 +73,25 @@ impl Changes for Objects {
     fn last_change(&self) -> u64 {
         self.revision()
     }
+}
+
+/// A server as `canopus up` has it, on a store in memory.
+pub async fn server() -> Arc<Server> {
+    let store = Arc::new(MemoryStore::new(Limits::default()).unwrap());
+    let server = Server::start(store, Arc::new(System), "10.96.0.0/16").await.unwrap();
+    let tls = Arc::new(pki::client_config("", None).unwrap());
+    let key = SigningKey::from_pem(&rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let objects = BoundObjects::of(&server).unwrap();
+    let clock = || server.surroundings.clone();
+    let tokens = Arc::new(ServiceAccountTokens::new("https://issuer", vec![], key, clock(), objects));
+    let rbac = Rbac::of(&server).unwrap();
+    server.gates.set(Gates {
+        authenticators: vec![Arc::new(ClientCertificates::new(clock())), tokens.clone()],
+        authorizer: Box::new(standard(&server, &rbac).unwrap()),
+        admission: plugins(&server, &rbac).unwrap(),
+        tokens,
+        nodes: Arc::new(NodeProxy::new(tls)),
+    });
+    crate::bootstrap::run(&server, IpAddr::from([192, 0, 2, 1]), 6443).await.unwrap();
+    server
 }

@@ -1,36 +1,10 @@
 //! The gatekeepers of a real server on a store in memory.
 
 use super::*;
-use crate::authn::jwt::SigningKey;
-use crate::authn::tokens::{BoundObjects, ServiceAccountTokens};
-use crate::authz::privileged::standard;
-use crate::node_proxy::NodeProxy;
-use crate::server::Gates;
-use crate::surroundings::System;
+use crate::LocalApi;
+use crate::testing::server;
 use crate::user::{MASTERS, NODES, User};
-use crate::{LocalApi, pki};
 use canopus_api::{Api, DeleteOptions, Gvr, Target, Value, value};
-use canopus_store::{Limits, memory::MemoryStore};
-use std::net::IpAddr;
-
-async fn server() -> Arc<Server> {
-    let store = Arc::new(MemoryStore::new(Limits::default()).unwrap());
-    let server = Server::start(store, Arc::new(System), "10.96.0.0/16").await.unwrap();
-    let tls = Arc::new(pki::client_config("", None).unwrap());
-    let key = SigningKey::from_pem(&rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    let objects = BoundObjects::of(&server).unwrap();
-    let tokens = ServiceAccountTokens::new("https://issuer", vec![], key, server.surroundings.clone(), objects);
-    let rbac = Rbac::of(&server).unwrap();
-    server.gates.set(Gates {
-        authenticators: Vec::new(),
-        authorizer: Box::new(standard(&server, &rbac).unwrap()),
-        admission: plugins(&server, &rbac).unwrap(),
-        tokens: Arc::new(tokens),
-        nodes: Arc::new(NodeProxy::new(tls)),
-    });
-    crate::bootstrap::run(&server, IpAddr::from([192, 0, 2, 1]), 6443).await.unwrap();
-    server
-}
 
 fn target(plural: &str, namespace: &str, name: &str) -> Target {
     Target::new(&Gvr::new("", "v1", plural), namespace, name)

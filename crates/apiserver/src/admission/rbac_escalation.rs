@@ -20,16 +20,13 @@ pub struct RbacEscalation {
 impl RbacEscalation {
     fn may(&self, request: &Request, verb: &str, resource: &str, name: &str) -> bool {
         let decision = self.rbac.authorize(&Attributes {
-            user: request.user,
-            verb,
             is_resource: true,
             group: GROUP,
             version: "*",
             resource,
-            subresource: "",
             namespace: scope(request),
             name,
-            path: "",
+            ..Attributes::path(request.user, verb, "")
         });
         matches!(decision, Decision::Allow(_))
     }

@@ -45,6 +45,7 @@ impl BoundObjects {
 
 pub struct ServiceAccountTokens {
     issuer: String,
+    jwks_uri: String,
     /// The API server's own audiences.
     audiences: Vec<String>,
     key: SigningKey,
@@ -63,23 +64,23 @@ impl ServiceAccountTokens {
         objects: BoundObjects,
     ) -> ServiceAccountTokens {
         let audiences = if audiences.is_empty() { vec![issuer.to_string()] } else { audiences };
-        ServiceAccountTokens { issuer: issuer.into(), audiences, key, clock, objects, verified: Mutex::default() }
+        let jwks_uri = format!("{}/openid/v1/jwks", issuer.trim_end_matches('/'));
+        ServiceAccountTokens {
+            issuer: issuer.into(),
+            jwks_uri,
+            audiences,
+            key,
+            clock,
+            objects,
+            verified: Mutex::default(),
+        }
     }
 
-    /// What `/openid/v1/jwks` answers.
-    pub fn jwks(&self) -> Value {
-        self.key.jwks()
-    }
-
-    /// What `/.well-known/openid-configuration` answers (OpenID Connect Discovery 1.0).
-    pub fn openid_configuration(&self) -> Value {
-        value!({
-            "issuer": &self.issuer,
-            "jwks_uri": format!("{}/openid/v1/jwks", self.issuer.trim_end_matches('/')),
-            "response_types_supported": ["id_token"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
-        })
+    /// Says in the OpenID configuration that the keys are served at `address`, HOST:PORT (upstream's default for
+    /// --service-account-jwks-uri).
+    pub fn published_at(mut self, address: &str) -> ServiceAccountTokens {
+        self.jwks_uri = format!("https://{address}/openid/v1/jwks");
+        self
     }
 
     /// None: not one of our tokens. Answers whose it is and the audiences of `wanted` it is good for.
@@ -240,6 +241,21 @@ impl Authenticator for ServiceAccountTokens {
 impl TokenIssuer for ServiceAccountTokens {
     fn audiences(&self) -> &[String] {
         &self.audiences
+    }
+
+    fn jwks(&self) -> Value {
+        self.key.jwks()
+    }
+
+    /// OpenID Connect Discovery 1.0.
+    fn openid_configuration(&self) -> Value {
+        value!({
+            "issuer": &self.issuer,
+            "jwks_uri": &self.jwks_uri,
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        })
     }
 
     fn issue(&self, claims: TokenClaims) -> Result<String, Status> {

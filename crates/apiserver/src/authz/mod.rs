@@ -10,7 +10,8 @@ pub mod rule;
 
 use crate::request_info::RequestInfo;
 use crate::user::User;
-use canopus_api::{Status, Value};
+use canopus_api::selectors::{FieldTerm, Requirement};
+use canopus_api::{Status, Target, Value};
 
 /// What is to be decided. For requests that are not about resources only `user`, `verb` and `path` count.
 #[derive(Clone, Copy)]
@@ -25,23 +26,60 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub path: &'a str,
+    /// What the selectors of a list, watch or deletecollection demand: it asks for no more than they match.
+    pub fields: &'a [FieldTerm],
+    pub labels: &'a [Requirement],
 }
 
 impl<'a> Attributes<'a> {
     pub fn of(user: &'a User, info: &'a RequestInfo) -> Attributes<'a> {
-        let t = &info.target;
+        if !info.is_resource {
+            return Attributes::path(user, &info.verb, &info.path);
+        }
+        Attributes {
+            path: &info.path,
+            fields: &info.fields.terms,
+            labels: info.labels.requirements(),
+            ..Attributes::target(user, &info.verb, &info.target)
+        }
+    }
+
+    /// A request that is not about a resource.
+    pub fn path(user: &'a User, verb: &'a str, path: &'a str) -> Attributes<'a> {
+        let (group, version, resource, subresource, namespace, name) = ("", "", "", "", "", "");
+        let is_resource = false;
         Attributes {
             user,
-            verb: &info.verb,
-            is_resource: info.is_resource,
-            group: &t.gvr.group,
-            version: &t.gvr.version,
-            resource: &t.gvr.resource,
-            subresource: &t.subresource,
-            namespace: &t.namespace,
-            name: &t.name,
-            path: &info.path,
+            verb,
+            is_resource,
+            group,
+            version,
+            resource,
+            subresource,
+            namespace,
+            name,
+            path,
+            fields: &[],
+            labels: &[],
         }
+    }
+
+    pub fn target(user: &'a User, verb: &'a str, target: &'a Target) -> Attributes<'a> {
+        Attributes {
+            is_resource: true,
+            group: &target.gvr.group,
+            version: &target.gvr.version,
+            resource: &target.gvr.resource,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            ..Attributes::path(user, verb, "")
+        }
+    }
+
+    /// Whether the selectors demand that `field` is `value`.
+    pub fn selects(&self, field: &str, value: &str) -> bool {
+        self.fields.iter().any(|(f, equal, v)| *equal && f == field && v == value)
     }
 
     /// `pods/log`, or `pods`.

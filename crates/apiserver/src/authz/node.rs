@@ -129,10 +129,9 @@ impl NodeAuthorizer {
     fn pod(&self, node: &str, a: &Attributes) -> Decision {
         match (a.subresource, a.verb) {
             ("", "get") => self.related(node, a),
+            ("", "list" | "watch") if a.selects("spec.nodeName", node) => yes(),
             ("", "list" | "watch") if !a.name.is_empty() => self.related(node, a),
-            // Attributes carry no field selector; without it this is the rule of upstream before
-            // AuthorizeNodeWithSelectors (KEP-4601): nodes may read pods.
-            ("", "list" | "watch") => yes(),
+            ("", "list" | "watch") => no("can only list/watch pods with spec.nodeName field selector"),
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => yes(),
             _ => no(""),
         }
@@ -176,6 +175,24 @@ fn csi_node(node: &str, a: &Attributes) -> Decision {
     yes()
 }
 
+/// Slices are not served yet, so none is known to be related to a node.
+fn resource_slice(node: &str, a: &Attributes) -> Decision {
+    match a.verb {
+        _ if !a.subresource.is_empty() => no("cannot authorize ResourceSlice subresources"),
+        "create" => yes(),
+        "get" | "update" | "patch" | "delete" => {
+            no(&format!("no relationship found between node '{node}' and this object"))
+        }
+        "watch" | "list" | "deletecollection" if a.selects("spec.nodeName", node) => yes(),
+        "watch" | "list" | "deletecollection" => {
+            no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+        }
+        _ => no(
+            "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+        ),
+    }
+}
+
 fn own_node(node: &str, a: &Attributes) -> Decision {
     match (a.subresource, a.verb) {
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => yes(),
@@ -209,6 +226,7 @@ impl Authorizer for NodeAuthorizer {
                 ("storage.k8s.io", "csinodes") => return csi_node(node, a),
                 ("", "nodes") => return own_node(node, a),
                 ("", "pods") => return self.pod(node, a),
+                ("resource.k8s.io", "resourceslices") => return resource_slice(node, a),
                 _ => {}
             }
         }
@@ -229,7 +247,6 @@ fn node_rules() -> Vec<Rule> {
         Rule::new(read, &["storage.k8s.io"], &["csidrivers"]),
         Rule::new(read, &["node.k8s.io"], &["runtimeclasses"]),
         Rule::new(read, &["certificates.k8s.io"], &["clustertrustbundles"]),
-        Rule::new(&["deletecollection"], &["resource.k8s.io"], &["resourceslices"]),
     ]
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::cache::Cache;
-use canopus_api::{Value, value};
+use canopus_api::{FieldSelector, Gvr, Target, Value, value};
 use canopus_store::{Change, Expect, Limits, Store, Write, memory::MemoryStore};
 
 async fn put(store: &Arc<dyn Store>, cache: &Cache, mut pod: Value) {
@@ -30,21 +30,14 @@ async fn decisions() {
     put(&store, &cache, pod("p1", "n1", "s1")).await;
     put(&store, &cache, pod("p2", "", "s2")).await;
     let node = User::new("system:node:n1", &[NODES]);
-    let ask = |verb: &str, group: &str, resource: &str, namespace: &str, name: &str| {
+    let ask_for = |verb: &str, group: &str, resource: &str, namespace: &str, name: &str, selector: &str| {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let (user, version, path) = (&*node, "v1", "");
-        authorizer.authorize(&Attributes {
-            user,
-            verb,
-            is_resource: true,
-            group,
-            version,
-            resource,
-            subresource,
-            namespace,
-            name,
-            path,
-        })
+        let target = Target::new(&Gvr::new(group, "v1", resource), namespace, name).subresource(subresource);
+        let fields = &FieldSelector::parse(selector).unwrap().terms;
+        authorizer.authorize(&Attributes { fields, ..Attributes::target(&node, verb, &target) })
+    };
+    let ask = |verb: &str, group: &str, resource: &str, namespace: &str, name: &str| {
+        ask_for(verb, group, resource, namespace, name, "")
     };
     let unrelated = "no relationship found between node 'n1' and this object";
     let leases = "coordination.k8s.io";
@@ -89,6 +82,18 @@ async fn decisions() {
     for (verb, group, resource, namespace, name, refused) in cases {
         let expected = refused.map_or(Decision::Allow(String::new()), |why| Decision::NoOpinion(why.into()));
         assert_eq!(ask(verb, group, resource, namespace, name), expected, "{verb} {resource} {namespace}/{name}");
+    }
+
+    let narrow = Some("can only list/watch pods with spec.nodeName field selector");
+    for (verb, selector, refused) in [
+        ("watch", "spec.nodeName=n1", None),
+        ("list", "status.phase!=Failed,spec.nodeName==n1", None),
+        ("list", "", narrow),
+        ("list", "spec.nodeName=n2", narrow),
+        ("list", "spec.nodeName!=n1", narrow),
+    ] {
+        let expected = refused.map_or(Decision::Allow(String::new()), |why| Decision::NoOpinion(why.into()));
+        assert_eq!(ask_for(verb, "", "pods", "", "", selector), expected, "{verb} {selector}");
     }
 
     // Bound, changed: rights follow.

@@ -45,19 +45,8 @@ fn policy() -> (Arc<Objects>, Arc<Rbac>) {
 }
 
 fn ask(rbac: &Rbac, user: &User, verb: &str, namespace: &str) -> Decision {
-    let (group, version, resource, subresource, name, path) = ("", "v1", "pods", "", "", "");
-    rbac.authorize(&Attributes {
-        user,
-        verb,
-        is_resource: true,
-        group,
-        version,
-        resource,
-        subresource,
-        namespace,
-        name,
-        path,
-    })
+    let target = canopus_api::Target::new(&canopus_api::Gvr::new("", "v1", "pods"), namespace, "");
+    rbac.authorize(&Attributes::target(user, verb, &target))
 }
 
 #[test]

@@ -194,16 +194,12 @@ mod tests {
         let user = User::new("u", &[]);
         for (text, verb, group, resource, subresource, name, allowed) in cases {
             let a = Attributes {
-                user: &user,
-                verb,
                 is_resource: !resource.is_empty(),
                 group,
-                version: "v1",
                 resource,
                 subresource,
-                namespace: "",
                 name: if resource.is_empty() { "" } else { name },
-                path: if resource.is_empty() { name } else { "" },
+                ..Attributes::path(&user, verb, name)
             };
             assert_eq!(rule(text).allows(&a), allowed, "{text} {verb} {resource}/{subresource} {name}");
         }

@@ -27,16 +27,13 @@ pub fn resolve(server: &Server, user: &Arc<User>, headers: &HeaderMap) -> Result
     }
     let allowed = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
         server.authorize(&Attributes {
-            user,
-            verb: "impersonate",
             is_resource: true,
             group,
-            version: "",
             resource,
             subresource,
             namespace,
             name,
-            path: "",
+            ..Attributes::path(user, "impersonate", "")
         })
     };
     match service_account(&name) {

@@ -7,16 +7,18 @@ pub(crate) mod negotiate;
 mod query;
 mod resource;
 pub mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use body::{Body, empty, full};
 
 use crate::authn::Credentials;
 use crate::authz::Attributes;
 use crate::request_info::{self, RequestInfo};
-use crate::server::Server;
+use crate::server::{Server, TokenIssuer};
 use crate::user::User;
-use crate::{discovery, local, openapi};
-use canopus_api::{Result, Status, json};
+use crate::{discovery, openapi};
+use canopus_api::{Result, Status, Value, json};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use std::sync::Arc;
@@ -38,11 +40,7 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
     let raw_query = request.uri().query().unwrap_or("").to_string();
     let mut info = request_info::parse(request.method().as_str(), &path, &raw_query);
     let query = query::Query::parse(&raw_query);
-    if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection")
-        && let Ok(options) = query.list_options()
-    {
-        info.target = local::pinned(&info.target, &options);
-    }
+    info.select(query.field_selector().unwrap_or_default(), query.label_selector().unwrap_or_default());
     let headers = request.headers().clone();
     let user = authenticate(&server, &headers, certificate.as_deref());
     let answer = match user.and_then(|user| impersonate::resolve(&server, &user, &headers)) {
@@ -119,10 +117,21 @@ fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
             Ok(text_response(StatusCode::OK, "text/plain; version=0.0.4", text.into_bytes()))
         }
         ["api" | "apis", ..] => discovery::answer(&call.headers, &parts),
+        [".well-known", "openid-configuration"] => published(server, "application/json", |t| t.openid_configuration()),
+        ["openid", "v1", "jwks"] => published(server, "application/jwk-set+json", |t| t.jwks()),
         ["openapi", "v3", rest @ ..] => openapi::answer(&call.headers, rest, &call.query.get("hash")),
         [""] => Ok(json_response(json::to_vec(&discovery::root_paths()))),
         _ => Err(Status::no_such_resource()),
     }
+}
+
+/// What relying parties need to check service-account tokens by themselves.
+fn published(server: &Server, kind: &'static str, document: fn(&dyn TokenIssuer) -> Value) -> Result<Response<Body>> {
+    let document = document(&*server.gates.get()?.tokens);
+    let mut response = text_response(StatusCode::OK, kind, json::to_vec(&document));
+    let hour = http::HeaderValue::from_static("public, max-age=3600");
+    response.headers_mut().insert(header::CACHE_CONTROL, hour);
+    Ok(response)
 }
 
 /// `/readyz?verbose` and friends, in upstream's format.

@@ -81,11 +81,17 @@ impl Query {
         self.resource_version()
     }
 
+    pub fn label_selector(&self) -> Result<LabelSelector> {
+        LabelSelector::parse(&self.get("labelSelector"))
+            .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))
+    }
+
+    pub fn field_selector(&self) -> Result<FieldSelector> {
+        FieldSelector::parse(&self.get("fieldSelector")).map_err(Status::bad_request)
+    }
+
     pub fn list_options(&self) -> Result<ListOptions> {
-        let labels = self.get("labelSelector");
-        let labels = LabelSelector::parse(&labels)
-            .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))?;
-        let fields = FieldSelector::parse(&self.get("fieldSelector")).map_err(Status::bad_request)?;
+        let (labels, fields) = (self.label_selector()?, self.field_selector()?);
         let resource_version_match = match self.get("resourceVersionMatch").as_str() {
             "" => None,
             "Exact" => Some(ResourceVersionMatch::Exact),

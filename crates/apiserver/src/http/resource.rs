@@ -5,7 +5,7 @@ use super::negotiate::{self, Accept, Encoding, Shape};
 use super::{Body, Call, body};
 use crate::handlers::Written;
 use crate::server::{Served, Server};
-use canopus_api::{Gvr, Patch, Result, Status, Target, Value, value};
+use canopus_api::{FieldSelector, Gvr, ListOptions, Patch, Result, Status, Target, Value, value};
 use canopus_resources::Verb;
 use canopus_resources::core::pod::connect;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -18,7 +18,7 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
     if let Some(path) = node_path(&call, &target) {
         return to_node(server, &call, &target, path, request).await;
     }
-    allowed(&served, &call, &target)?;
+    allowed(&served, &call, &target, request.method().as_str())?;
     let accept = negotiate::accept(&call.headers)?;
     let include = include_object(&call.query.get("includeObject"))?;
     let view = View { served: &served, accept, include, now: server.surroundings.now() };
@@ -27,14 +27,28 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
             Ok(view.object(StatusCode::OK, &*server.get(&target, call.query.get_options()?).await?))
         }
         "get" => Ok(view.object(StatusCode::OK, &*server.get_subresource(&target).await?)),
-        "list" => Ok(view.list(server.list(&target, &call.query.list_options()?).await?)),
+        "list" => Ok(view.list(server.list(&target, &list_options(&call)?).await?)),
         "watch" => {
-            let watch = server.watch(&target, &call.query.list_options()?).await?;
+            let watch = server.watch(&target, &list_options(&call)?).await?;
             Ok(view.watch(watch, server.surroundings.clone()))
         }
         "delete" | "deletecollection" => delete(server, &call, &target, &view, request).await,
         _ => write(server, &call, &target, &view, request).await,
     }
+}
+
+/// The options of a list or watch. The deprecated path of a watch may name one object.
+fn list_options(call: &Call) -> Result<ListOptions> {
+    let mut options = call.query.list_options()?;
+    let name = call.info.target.name.as_str();
+    if call.info.watch_path && !name.is_empty() {
+        if options.fields.is_everything() {
+            options.fields = FieldSelector::equal("metadata.name", name);
+        } else if options.fields.required("metadata.name") != Some(name) {
+            return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
+    }
+    Ok(options)
 }
 
 /// The target as the path has it: authorization may have put the name of a field selector into it.
@@ -50,9 +64,12 @@ fn unpinned(call: &Call) -> Target {
     target
 }
 
-fn allowed(served: &Served, call: &Call, target: &Target) -> Result<()> {
+fn allowed(served: &Served, call: &Call, target: &Target, method: &str) -> Result<()> {
     if !served.info.namespaced && !target.namespace.is_empty() {
         return Err(Status::no_such_resource());
+    }
+    if call.info.watch_path && !["GET", "HEAD"].contains(&method) {
+        return Err(Status::method_not_supported(&target.gvr, &method.to_ascii_lowercase()));
     }
     let named = matches!(call.info.verb.as_str(), "get" | "update" | "patch" | "delete");
     if served.info.namespaced && target.namespace.is_empty() && named {

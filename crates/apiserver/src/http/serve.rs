@@ -8,6 +8,7 @@ use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,16 @@ async fn connection(
     let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
     let certificate: Option<Arc<[u8]>> =
         stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| Arc::from(c.as_ref()));
+    talk(server, certificate, stream, shutdown).await
+}
+
+/// HTTP on one connection, until the client or `shutdown` ends it.
+pub(super) async fn talk(
+    server: Arc<Server>,
+    certificate: Option<Arc<[u8]>>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    shutdown: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let service = service_fn(move |request| {
         let (server, certificate) = (server.clone(), certificate.clone());
         async move {

@@ -28,6 +28,14 @@ impl TokenIssuer for NoTokens {
     fn audiences(&self) -> &[String] {
         &[]
     }
+
+    fn jwks(&self) -> Value {
+        Value::Null
+    }
+
+    fn openid_configuration(&self) -> Value {
+        Value::Null
+    }
 }
 
 pub async fn api() -> Arc<dyn Api> {

@@ -94,7 +94,7 @@ async fn control_plane(
     let listener =
         listener.with_context(|| format!("failed to listen on {}:{}", args.bind_address, args.secure_port))?;
     let tls = serving_tls(&pki, args, address, server.service_ips.first())?;
-    gatekeepers(&server, &pki)?;
+    gatekeepers(&server, &pki, SocketAddr::new(address, args.secure_port))?;
     tasks.spawn(serve::serve(server.clone(), listener, tls, shutdown.clone()));
     bootstrap::run(&server, address, args.secure_port)
         .await
@@ -159,7 +159,7 @@ fn serving_tls(pki: &Pki, args: &UpArgs, address: IpAddr, service: Ipv4Addr) -> 
 }
 
 /// Authentication, authorization and admission, over the server's own caches.
-fn gatekeepers(server: &Arc<Server>, pki: &Pki) -> Result<()> {
+fn gatekeepers(server: &Arc<Server>, pki: &Pki, address: SocketAddr) -> Result<()> {
     let view = |plural: &str| server.cache("", "v1", plural);
     let failed = |e: canopus_api::Status| anyhow!("failed to set up authorization: {e}");
     let objects = BoundObjects {
@@ -170,7 +170,8 @@ fn gatekeepers(server: &Arc<Server>, pki: &Pki) -> Result<()> {
     };
     let key =
         SigningKey::from_pem(&pki.service_account_key()?).context("failed to read the service-account signing key")?;
-    let tokens = Arc::new(ServiceAccountTokens::new(ISSUER, Vec::new(), key, Arc::new(System), objects));
+    let tokens = ServiceAccountTokens::new(ISSUER, Vec::new(), key, Arc::new(System), objects);
+    let tokens = Arc::new(tokens.published_at(&address.to_string()));
     let rbac = Rbac::of(server).map_err(failed)?;
     let kubelet_client = pki::client_config(pki.ca_pem(), Some(&pki.kubelet_client()?))?;
     server.gates.set(Gates {
