@@ -1,13 +1,16 @@
 //! What every cluster has from the start: system namespaces, RBAC policy, priority classes, `default/kubernetes`.
 
+mod reconcile;
+
 use crate::server::Server;
 use crate::user::{MASTERS, User};
-use canopus_api::{Gvr, Result, Target, Value, WriteOptions, value};
+use canopus_api::{DeleteOptions, Gvr, Object, Result, Status, Target, Value, WriteOptions, value};
+use reconcile::Plan;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Creates what is missing and lets `/readyz` pass. `address` is where the API server is reached from pods.
+/// Creates what is missing, brings RBAC policy up to date and lets `/readyz` pass. `address` is where the API server is reached from pods.
 pub async fn run(server: &Arc<Server>, address: IpAddr, port: u16) -> Result<()> {
     let user = User::new("system:apiserver", &[MASTERS]);
     server.repair_service_ips().await?;
@@ -21,6 +24,9 @@ pub async fn run(server: &Arc<Server>, address: IpAddr, port: u16) -> Result<()>
     Ok(())
 }
 
+/// How often something is tried that somebody else changes meanwhile.
+const ATTEMPTS: usize = 3;
+
 fn options() -> WriteOptions {
     WriteOptions { field_manager: "canopus".into(), ..WriteOptions::default() }
 }
@@ -31,14 +37,41 @@ fn target(gvr: &Gvr, object: &Value) -> Target {
 
 async fn ensure(server: &Arc<Server>, user: &User, gvr: &Gvr, object: Value) -> Result<()> {
     let target = target(gvr, &object);
-    match server.get(&target, None).await {
-        Ok(_) => return Ok(()),
-        Err(missing) if missing.is_not_found() => {}
-        Err(error) => return Err(error),
+    for _ in 0..ATTEMPTS {
+        let done = match server.get(&target, None).await {
+            Ok(existing) => reconcile(server, user, &target, &existing, &object).await,
+            Err(missing) if missing.is_not_found() => {
+                server.create(user, &target, object.clone(), &options()).await.map(|_| ())
+            }
+            Err(error) => return Err(error),
+        };
+        match done {
+            // Somebody else was at it as well: look again.
+            Err(raced) if raced.is_conflict() || raced.is_already_exists() || raced.is_not_found() => {}
+            done => return done,
+        }
     }
-    match server.create(user, &target, object, &options()).await {
-        Err(raced) if raced.is_already_exists() => Ok(()),
-        other => other.map(|_| ()),
+    Err(Status::internal(format!("{} {:?} keeps changing", target.gvr.resource, target.name)))
+}
+
+async fn reconcile(
+    server: &Arc<Server>,
+    user: &User,
+    target: &Target,
+    existing: &Object,
+    expected: &Value,
+) -> Result<()> {
+    if target.gvr.group != "rbac.authorization.k8s.io" {
+        return Ok(());
+    }
+    match reconcile::plan(&existing.value(), expected) {
+        Plan::Keep => Ok(()),
+        Plan::Update(updated) => server.update(user, target, updated, &options()).await.map(|_| ()),
+        Plan::Recreate => {
+            let exactly = DeleteOptions { uid: Some(existing.facts.uid.clone()), ..DeleteOptions::default() };
+            server.delete(user, target, &exactly).await?;
+            server.create(user, target, expected.clone(), &options()).await.map(|_| ())
+        }
     }
 }
 
@@ -67,5 +100,31 @@ async fn publish(server: &Arc<Server>, user: &User, address: IpAddr, port: u16) 
     match server.create(user, &target, slice.clone(), &options()).await {
         Err(there) if there.is_already_exists() => server.update(user, &target, slice, &options()).await.map(|_| ()),
         other => other.map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::server;
+
+    #[tokio::test]
+    async fn a_start_mends_the_policy() {
+        let server = server().await;
+        let user = User::new("admin", &[MASTERS]);
+        let t = |plural: &str| Target::new(&Gvr::new("rbac.authorization.k8s.io", "v1", plural), "", "system:node");
+        let good = server.get(&t("clusterroles"), None).await.unwrap().value();
+        assert!(good["rules"].items().len() > 5);
+        let cut = canopus_api::Patch::Merge(value!({"rules": [], "metadata": {"labels": null}}));
+        server.patch(&user, &t("clusterroles"), cut, &options()).await.unwrap();
+        server.delete(&user, &t("clusterrolebindings"), &DeleteOptions::default()).await.unwrap();
+        run(&server, IpAddr::from([192, 0, 2, 1]), 6443).await.unwrap();
+        let mended = server.get(&t("clusterroles"), None).await.unwrap().value();
+        assert_eq!(mended["metadata"]["labels"], good["metadata"]["labels"]);
+        assert!(!mended["rules"].is_empty());
+        let before = server.store.revision();
+        server.get(&t("clusterrolebindings"), None).await.unwrap();
+        run(&server, IpAddr::from([192, 0, 2, 1]), 6443).await.unwrap();
+        assert_eq!(server.store.revision(), before, "nothing to do the next time");
     }
 }

@@ -91,6 +91,21 @@ impl Rule {
             && part.non_resource_urls.iter().all(|p| self.non_resource_urls.iter().any(|own| url_covers(own, p)))
     }
 
+    /// As a PolicyRule.
+    pub fn to_value(&self) -> Value {
+        let fields = [
+            ("verbs", &self.verbs),
+            ("apiGroups", &self.api_groups),
+            ("resources", &self.resources),
+            ("resourceNames", &self.resource_names),
+            ("nonResourceURLs", &self.non_resource_urls),
+        ];
+        let set = fields.into_iter().filter(|(_, list)| !list.is_empty());
+        Value::Object(
+            set.map(|(name, list)| (CompactString::from(name), list.iter().cloned().collect::<Value>())).collect(),
+        )
+    }
+
     /// How upstream prints a rule in messages about escalation.
     pub fn compact(&self) -> String {
         let fields = [
