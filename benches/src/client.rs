@@ -68,6 +68,16 @@ impl Connection {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
+    /// Reads an answer and forgets it; how many bytes it had.
+    pub async fn drain(&mut self, path: &str) -> Result<usize> {
+        let mut body = self.stream(path).await?;
+        let mut size = 0;
+        while let Some(frame) = body.frame().await {
+            size += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        Ok(size)
+    }
+
     /// The body of an answer as it comes.
     pub async fn stream(&mut self, path: &str) -> Result<Incoming> {
         let (status, body) = self.request(Method::GET, path, Bytes::new()).await?;

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod load;
 pub mod objects;
 pub mod report;
 pub mod usage;
