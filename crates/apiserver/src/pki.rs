@@ -334,17 +334,8 @@ fn parts(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKe
 
 /// TLS for a server: HTTP/2 and HTTP/1.1; a client certificate is optional, but must be of `client_ca_pem` when shown.
 pub fn server_config(identity: &Identity, client_ca_pem: &str) -> Result<Arc<rustls::ServerConfig>> {
-    server_tls(identity, client_ca_pem, false)
-}
-
-/// TLS for a server that speaks only to holders of a certificate of `client_ca_pem`: a node's agent.
-pub fn private_server_config(identity: &Identity, client_ca_pem: &str) -> Result<Arc<rustls::ServerConfig>> {
-    server_tls(identity, client_ca_pem, true)
-}
-
-fn server_tls(identity: &Identity, client_ca_pem: &str, required: bool) -> Result<Arc<rustls::ServerConfig>> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(client_ca_pem)?, provider());
-    let verifier = if required { verifier } else { verifier.allow_unauthenticated() }.build().map_err(tls)?;
+    let verifier = verifier.allow_unauthenticated().build().map_err(tls)?;
     let (chain, key) = parts(identity)?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()

@@ -27,7 +27,7 @@ use crate::worker::{self, Worker};
 /// Where to serve logs, exec and health.
 pub struct Server {
     pub port: u16,
-    /// Demands client certificates of the API server's issuer.
+    /// Asks for client certificates and verifies those it is shown.
     pub tls: Arc<rustls::ServerConfig>,
 }
 

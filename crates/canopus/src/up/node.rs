@@ -76,7 +76,7 @@ pub fn start(
         image_root: data.join("images"),
         server: canopus_node::Server {
             port: AGENT_PORT,
-            tls: pki::private_server_config(&pki.kubelet_serving(&name, &[ip])?, pki.ca_pem())?,
+            tls: pki::server_config(&pki.kubelet_serving(&name, &[ip])?, pki.ca_pem())?,
         },
         max_pods: MAX_PODS,
         version: format!("v1.36.2+canopus-{}", env!("CARGO_PKG_VERSION")),

@@ -1,5 +1,6 @@
-//! The node's own server, for the API server alone: logs, exec, health.
+//! The node's own server: logs, exec, pods, health, metrics, for whom the API server lets in.
 
+mod auth;
 mod exec;
 mod logs;
 
@@ -32,9 +33,10 @@ pub(crate) struct Context {
     pub node: Arc<Node>,
     pub pods: Arc<Informer>,
     pub shutdown: CancellationToken,
+    gate: auth::Gate,
 }
 
-/// Serves until `shutdown`. Who may connect is up to `tls`.
+/// Serves until `shutdown`. `tls` asks for client certificates and verifies those it is shown.
 pub(crate) async fn serve(
     node: Arc<Node>,
     pods: Arc<Informer>,
@@ -43,7 +45,8 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let context = Arc::new(Context { node, pods, shutdown: shutdown.clone() });
+    let gate = auth::Gate::new(node.api.clone(), &node.name);
+    let context = Arc::new(Context { node, pods, shutdown: shutdown.clone(), gate });
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -67,9 +70,11 @@ async fn connection(context: Arc<Context>, acceptor: TlsAcceptor, stream: TcpStr
             Ok(stream) => stream,
             Err(error) => return tracing::debug!(%error, "TLS handshake failed"),
         };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let user = certificate.and_then(auth::certificate_user);
         let service = service_fn(move |request| {
-            let context = context.clone();
-            async move { Ok::<_, Infallible>(route(context, request).await) }
+            let (context, user) = (context.clone(), user.clone());
+            async move { Ok::<_, Infallible>(admit(context, user, request).await) }
         });
         let builder = Builder::new(TokioExecutor::new());
         if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
@@ -79,6 +84,14 @@ async fn connection(context: Arc<Context>, acceptor: TlsAcceptor, stream: TcpStr
     tokio::select! {
         () = serving => {}
         () = shutdown.cancelled() => {}
+    }
+}
+
+async fn admit(context: Arc<Context>, user: Option<auth::User>, request: Request<Incoming>) -> Response<Body> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    match context.gate.check(user.as_ref(), &method, &path, request.headers()).await {
+        Ok(()) => route(context, request).await,
+        Err((code, message)) => text(code, &message),
     }
 }
 

@@ -45,6 +45,22 @@ impl Memory {
     }
 }
 
+/// The token "good" is the API server's, "reader" is of somebody who may list pods.
+fn review(spec: &Value) -> Value {
+    let user = match spec["token"].str() {
+        "good" => "api-server",
+        "reader" => "reader",
+        _ => "",
+    };
+    let asked = &spec["resourceAttributes"];
+    let reads = asked["subresource"].str() == "pods" && asked["verb"].str() == "get";
+    let allowed = match spec["user"].str() {
+        "api-server" => asked["name"].str() == "n1",
+        user => user == "reader" && reads,
+    };
+    value!({"allowed": allowed, "authenticated": !user.is_empty(), "user": {"username": user, "groups": ["g"]}})
+}
+
 fn selected(target: &Target, fields: &FieldSelector, object: &Object) -> bool {
     (target.namespace.is_empty() || target.namespace == object.facts.namespace) && fields.matches(&object.facts)
 }
@@ -86,6 +102,10 @@ impl Api for Memory {
         if target.subresource == "token" {
             let expires = canopus_client::now().plus(std::time::Duration::from_secs(3600));
             body.set("status", value!({"token": "a-token", "expirationTimestamp": expires}));
+            return Ok(Arc::new(Object::from_value(body, &[], 0)));
+        }
+        if let "tokenreviews" | "subjectaccessreviews" = &*target.gvr.resource {
+            body.set("status", review(&body["spec"]));
             return Ok(Arc::new(Object::from_value(body, &[], 0)));
         }
         Ok(self.put(target, body))

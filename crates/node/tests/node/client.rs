@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use futures::{SinkExt, StreamExt};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -12,12 +13,7 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-async fn connect(certificate: &CertificateDer<'static>) -> TlsStream<TcpStream> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate.clone()).expect("root");
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
+async fn connect(tls: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
     let mut tries = 0;
     let stream = loop {
         tries += 1;
@@ -29,13 +25,18 @@ async fn connect(certificate: &CertificateDer<'static>) -> TlsStream<TcpStream> 
         }
     };
     let name = ServerName::try_from("node").expect("name");
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
+    TlsConnector::from(tls.clone()).connect(name, stream).await.expect("TLS")
 }
 
 /// The whole answer to a GET, headers included.
-pub async fn get(certificate: &CertificateDer<'static>, path: &str) -> String {
-    let mut stream = connect(certificate).await;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+pub async fn get(tls: &Arc<ClientConfig>, path: &str) -> String {
+    get_as(tls, path, "").await
+}
+
+/// The same with further headers, each with its line end.
+pub async fn get_as(tls: &Arc<ClientConfig>, path: &str, headers: &str) -> String {
+    let mut stream = connect(tls).await;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n{headers}Connection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("request");
     let mut answer = Vec::new();
     // The server may close without saying goodbye to TLS.
@@ -44,11 +45,11 @@ pub async fn get(certificate: &CertificateDer<'static>, path: &str) -> String {
 }
 
 /// Runs a command with `input` and returns output, errors and the status.
-pub async fn exec(certificate: &CertificateDer<'static>, path: &str, input: Option<&[u8]>) -> [String; 3] {
+pub async fn exec(tls: &Arc<ClientConfig>, path: &str, input: Option<&[u8]>) -> [String; 3] {
     let mut request = format!("ws://node{path}").into_client_request().expect("request");
     let protocol = http::HeaderValue::from_static("v5.channel.k8s.io");
     request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
-    let (mut socket, _) = client_async(request, connect(certificate).await).await.expect("upgrade");
+    let (mut socket, _) = client_async(request, connect(tls).await).await.expect("upgrade");
     if let Some(input) = input {
         let message = [&[0], input].concat();
         socket.send(Message::Binary(message.into())).await.expect("input");

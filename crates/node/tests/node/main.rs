@@ -3,6 +3,7 @@
 
 mod api;
 mod client;
+mod pki;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,9 +30,8 @@ fn main() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
     Netlink::route().and_then(|mut n| n.execute(&[Message::set_up(1)])).expect("loopback");
     let runtime = tokio::runtime::Runtime::new().expect("threads");
-    let (tls, certificate) = tls();
     let dir = tempfile::tempdir().expect("tempdir");
-    let world = Arc::new(World { api: Memory::new(), tls, certificate, dir });
+    let world = Arc::new(World { api: Memory::new(), pki: pki::Pki::new(), dir });
     let tested = world.clone();
     let result = runtime.block_on(async { tokio::spawn(async move { pods_live_and_die(&tested).await }).await });
     // An agent that a failure has left running must not work against the clean-up.
@@ -45,19 +45,8 @@ fn main() {
 
 struct World {
     api: Arc<Memory>,
-    tls: Arc<rustls::ServerConfig>,
-    certificate: rustls::pki_types::CertificateDer<'static>,
+    pki: pki::Pki,
     dir: tempfile::TempDir,
-}
-
-fn tls() -> (Arc<rustls::ServerConfig>, rustls::pki_types::CertificateDer<'static>) {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let made = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).expect("certificate");
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("key");
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.expect("versions").with_no_client_auth();
-    let certificate = made.cert.der().clone();
-    (Arc::new(config.with_single_cert(vec![certificate.clone()], key).expect("tls")), certificate)
 }
 
 /// Whatever became of the test, nothing of it stays.
@@ -99,7 +88,7 @@ impl World {
                 cgroup_root: format!("canopus-node-test-{}", std::process::id()),
             },
             image_root: dir.join("images"),
-            server: canopus_node::Server { port: 10250, tls: self.tls.clone() },
+            server: canopus_node::Server { port: 10250, tls: self.pki.server() },
             max_pods: 110,
             version: "v1.36.0".into(),
         }
@@ -178,6 +167,7 @@ async fn pods_live_and_die(world: &World) {
     agent = Agent::start(world);
     survives_the_agent(world, &running).await;
     serves(world).await;
+    refuses(world).await;
     restarts(world).await;
     for pod in ["done", "failed", "noimage", "web", "crash"] {
         world.delete(pod).await;
@@ -298,7 +288,7 @@ async fn survives_the_agent(world: &World, running: &str) {
 }
 
 async fn serves(world: &World) {
-    let of = &world.certificate;
+    let of = &world.pki.client(Some("api-server"));
     let logs = client::get(of, "/containerLogs/default/web/c?tailLines=1").await;
     assert!(logs.contains("200 OK") && logs.contains("two\n"), "{logs}");
     let missing = client::get(of, "/containerLogs/default/nobody/c").await;
@@ -311,6 +301,23 @@ async fn serves(world: &World) {
     let [out, _, status] = client::exec(of, path, Some(b"in and out")).await;
     assert_eq!(out, "in and out");
     assert!(status.contains("Success"), "{status}");
+}
+
+/// Only who may is let in, by certificate or by token.
+async fn refuses(world: &World) {
+    let path = "/containerLogs/default/web/c";
+    let nobody = world.pki.client(None);
+    let answer = client::get(&nobody, path).await;
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.ends_with("Unauthorized"), "{answer}");
+    let answer = client::get(&world.pki.client(Some("somebody")), path).await;
+    let wanted = "Forbidden (user=somebody, verb=get, resource=nodes, subresource(s)=[proxy])";
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.ends_with(wanted), "{answer}");
+    for (token, path, code) in
+        [("good", path, 200), ("bad", path, 401), ("reader", path, 403), ("reader", "/pods", 200)]
+    {
+        let answer = client::get_as(&nobody, path, &format!("Authorization: Bearer {token}\r\n")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{token} {path}: {answer}");
+    }
 }
 
 async fn restarts(world: &World) {
