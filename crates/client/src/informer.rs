@@ -267,12 +267,4 @@ impl Informers {
         };
         self.started.lock().entry(gvr.clone()).or_insert_with(start).clone()
     }
-
-    /// Waits until every informer started so far has its first list.
-    pub async fn synced(&self) {
-        let started: Vec<Arc<Informer>> = self.started.lock().values().cloned().collect();
-        for informer in started {
-            informer.synced().await;
-        }
-    }
 }

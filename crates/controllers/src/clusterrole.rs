@@ -15,7 +15,7 @@ struct Aggregator {
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
-    let roles = context.informers.get("rbac.authorization.k8s.io", "v1", "clusterroles");
+    let roles = context.informer("rbac.authorization.k8s.io", "v1", "clusterroles");
     let queue = Arc::new(Queue::default());
     // Any role may be, or cease to be, part of any aggregate: one key stands for all.
     let changed = queue.clone();

@@ -28,18 +28,33 @@ pub struct ResourceInfo {
     pub namespaced: bool,
 }
 
-type Accounts = Box<dyn Fn(&str) -> Arc<dyn Api> + Send + Sync>;
+type Accounts = Arc<dyn Fn(&str) -> Arc<dyn Api> + Send + Sync>;
 
+/// One controller's surroundings.
 pub struct Context {
-    pub config: Config,
-    pub informers: Arc<Informers>,
+    pub config: Arc<Config>,
+    informers: Arc<Informers>,
+    /// The views that this controller reads.
+    used: Mutex<Vec<Arc<Informer>>>,
     accounts: Accounts,
     pub shutdown: CancellationToken,
 }
 
 impl Context {
-    pub fn new(config: Config, informers: Arc<Informers>, accounts: Accounts, shutdown: CancellationToken) -> Context {
-        Context { config, informers, accounts, shutdown }
+    pub fn new(
+        config: Arc<Config>,
+        informers: Arc<Informers>,
+        accounts: Accounts,
+        shutdown: CancellationToken,
+    ) -> Context {
+        Context { config, informers, used: Mutex::default(), accounts, shutdown }
+    }
+
+    /// The view of a resource, shared with the other controllers.
+    pub fn informer(&self, group: &str, version: &str, plural: &str) -> Arc<Informer> {
+        let informer = self.informers.get(group, version, plural);
+        self.used.lock().push(informer.clone());
+        informer
     }
 
     /// The door of a service account in kube-system.
@@ -51,10 +66,12 @@ impl Context {
         Recorder::start(api.clone(), component, "", self.shutdown.clone())
     }
 
-    /// Waits for the views, then works until shutdown.
+    /// Waits for the views it reads, then works until shutdown.
     pub async fn work(&self, queue: Arc<Queue<Key>>, workers: usize, reconciler: Arc<dyn Reconcile>) {
+        let used = self.used.lock().clone();
+        let synced = futures::future::join_all(used.iter().map(|informer| informer.synced()));
         tokio::select! {
-            () = self.informers.synced() => {}
+            _ = synced => {}
             () = self.shutdown.cancelled() => return,
         }
         canopus_client::run(queue, workers, reconciler, self.shutdown.clone()).await;
@@ -193,4 +210,73 @@ pub fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
 pub fn is_namespace_terminating(error: &Status) -> bool {
     let causes = error.details.iter().flat_map(|d| &d.causes);
     causes.into_iter().any(|c| c.reason == "NamespaceTerminating")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use canopus_api::{List, ListOptions, Patch, Result, Watch};
+    use canopus_client::runner::Outcome;
+
+    /// Has no objects, and of `widgets` not even a list.
+    struct Empty;
+
+    #[async_trait]
+    impl Api for Empty {
+        async fn get(&self, t: &Target) -> Result<Arc<Object>> {
+            Err(Status::not_found(&t.gvr, &t.name))
+        }
+        async fn list(&self, t: &Target, _: &ListOptions) -> Result<List> {
+            if t.gvr.resource == "widgets" { Err(Status::no_such_resource()) } else { Ok(List::default()) }
+        }
+        async fn watch(&self, _: &Target, _: &ListOptions) -> Result<Watch> {
+            Ok(Box::pin(futures::stream::pending()))
+        }
+        async fn create(&self, t: &Target, _: Value, _: &WriteOptions) -> Result<Arc<Object>> {
+            self.get(t).await
+        }
+        async fn update(&self, t: &Target, _: Value, _: &WriteOptions) -> Result<Arc<Object>> {
+            self.get(t).await
+        }
+        async fn patch(&self, t: &Target, _: Patch, _: &WriteOptions) -> Result<Arc<Object>> {
+            self.get(t).await
+        }
+        async fn delete(&self, t: &Target, _: &DeleteOptions) -> Result<Arc<Object>> {
+            self.get(t).await
+        }
+        async fn delete_collection(&self, _: &Target, _: &ListOptions, _: &DeleteOptions) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Stop(CancellationToken);
+
+    #[async_trait]
+    impl Reconcile for Stop {
+        fn name(&self) -> &'static str {
+            "stop"
+        }
+        async fn reconcile(&self, _: &Key) -> Result<Outcome> {
+            self.0.cancel();
+            Ok(Outcome::Done)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_controller_waits_for_its_own_views_only() {
+        let shutdown = CancellationToken::new();
+        let informers = Informers::new(Arc::new(Empty), shutdown.clone());
+        let context = || {
+            let accounts: Accounts = Arc::new(|_| Arc::new(Empty));
+            Context::new(Arc::default(), informers.clone(), accounts, shutdown.clone())
+        };
+        let (other, own) = (context(), context());
+        other.informer("", "v1", "widgets");
+        own.informer("", "v1", "pods");
+        let queue = Arc::new(Queue::default());
+        queue.add("x".into());
+        own.work(queue, 1, Arc::new(Stop(shutdown.clone()))).await;
+        assert!(shutdown.is_cancelled());
+    }
 }

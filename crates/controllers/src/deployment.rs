@@ -28,9 +28,9 @@ struct Deployments {
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
-    let deployments = context.informers.get("apps", "v1", "deployments");
-    let sets = context.informers.get("apps", "v1", "replicasets");
-    let pods = context.informers.get("", "v1", "pods");
+    let deployments = context.informer("apps", "v1", "deployments");
+    let sets = context.informer("apps", "v1", "replicasets");
+    let pods = context.informer("", "v1", "pods");
     let queue = Arc::new(Queue::default());
     queue_changes(&deployments, &queue);
     let (owners, orphans) = (deployments.clone(), queue.clone());

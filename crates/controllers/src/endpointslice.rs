@@ -21,10 +21,10 @@ struct Slices {
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
-    let services = context.informers.get("", "v1", "services");
-    let pods = context.informers.get("", "v1", "pods");
-    let nodes = context.informers.get("", "v1", "nodes");
-    let slices = context.informers.get("discovery.k8s.io", "v1", "endpointslices");
+    let services = context.informer("", "v1", "services");
+    let pods = context.informer("", "v1", "pods");
+    let nodes = context.informer("", "v1", "nodes");
+    let slices = context.informer("discovery.k8s.io", "v1", "endpointslices");
     let queue = Arc::new(Queue::default());
     queue_changes(&services, &queue);
     queue_pods(&pods, &services, &queue);

@@ -29,7 +29,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let collected = context.config.resources.iter().filter(|r| r.gvr.resource != "events");
     let resources: Vec<Resource> = collected
         .map(|info| {
-            let view = context.informers.get(&info.gvr.group, &info.gvr.version, &info.gvr.resource);
+            let view = context.informer(&info.gvr.group, &info.gvr.version, &info.gvr.resource);
             Resource { info: info.clone(), view }
         })
         .collect();

@@ -54,9 +54,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let informers = Informers::new(api, shutdown.clone());
-    let context = Arc::new(Context::new(config, informers, Box::new(accounts), shutdown));
-    // A view of a resource that is not served would never be complete.
-    let replication_controllers = context.config.resources.iter().any(|r| r.gvr.resource == "replicationcontrollers");
-    let wanted = |(name, _): &&(&str, Start)| *name != "replicationcontroller-controller" || replication_controllers;
-    futures::future::join_all(CONTROLLERS.iter().filter(wanted).map(|(_, start)| start(context.clone()))).await;
+    let (config, accounts) = (Arc::new(config), Arc::new(accounts));
+    let all = CONTROLLERS.iter().map(|(_, start)| {
+        start(Arc::new(Context::new(config.clone(), informers.clone(), accounts.clone(), shutdown.clone())))
+    });
+    futures::future::join_all(all).await;
 }

@@ -32,7 +32,7 @@ struct Content {
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
-    let namespaces = context.informers.get("", "v1", "namespaces");
+    let namespaces = context.informer("", "v1", "namespaces");
     let queue = Arc::new(Queue::default());
     let changed = queue.clone();
     namespaces.on_change(move |change| {

@@ -26,7 +26,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         }
         return;
     };
-    let nodes = context.informers.get("", "v1", "nodes");
+    let nodes = context.informer("", "v1", "nodes");
     let queue = Arc::new(Queue::default());
     queue_changes(&nodes, &queue);
     let api = context.api("node-controller");

@@ -28,9 +28,9 @@ struct Nodes {
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
-    let nodes = context.informers.get("", "v1", "nodes");
-    let leases = context.informers.get("coordination.k8s.io", "v1", "leases");
-    let pods = context.informers.get("", "v1", "pods");
+    let nodes = context.informer("", "v1", "nodes");
+    let leases = context.informer("coordination.k8s.io", "v1", "leases");
+    let pods = context.informer("", "v1", "pods");
     let queue = Arc::new(Queue::default());
     queue_changes(&nodes, &queue);
     let api = context.api("node-controller");

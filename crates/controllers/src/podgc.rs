@@ -23,8 +23,8 @@ struct Collector {
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
-    let pods = context.informers.get("", "v1", "pods");
-    let nodes = context.informers.get("", "v1", "nodes");
+    let pods = context.informer("", "v1", "pods");
+    let nodes = context.informer("", "v1", "nodes");
     let queue = Arc::new(Queue::default());
     queue.add_after("all".into(), PERIOD);
     let gone = queue.clone();

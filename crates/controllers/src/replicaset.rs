@@ -52,8 +52,8 @@ struct ReplicaSets {
 }
 
 pub(crate) async fn run(context: Arc<Context>, flavor: &'static Flavor) {
-    let sets = context.informers.get(flavor.group, "v1", flavor.plural);
-    let pods = context.informers.get("", "v1", "pods");
+    let sets = context.informer(flavor.group, "v1", flavor.plural);
+    let pods = context.informer("", "v1", "pods");
     let queue = Arc::new(Queue::default());
     queue_changes(&sets, &queue);
     let (owners, orphans) = (sets.clone(), queue.clone());

@@ -17,8 +17,8 @@ struct Publisher {
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
-    let namespaces = context.informers.get("", "v1", "namespaces");
-    let config_maps = context.informers.get("", "v1", "configmaps");
+    let namespaces = context.informer("", "v1", "namespaces");
+    let config_maps = context.informer("", "v1", "configmaps");
     let queue = Arc::new(Queue::default());
     queue_changes(&namespaces, &queue);
     let changed = queue.clone();

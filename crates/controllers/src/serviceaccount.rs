@@ -14,8 +14,8 @@ struct ServiceAccounts {
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
-    let namespaces = context.informers.get("", "v1", "namespaces");
-    let accounts = context.informers.get("", "v1", "serviceaccounts");
+    let namespaces = context.informer("", "v1", "namespaces");
+    let accounts = context.informer("", "v1", "serviceaccounts");
     let queue = Arc::new(Queue::default());
     queue_changes(&namespaces, &queue);
     let deleted = queue.clone();

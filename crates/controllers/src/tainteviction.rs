@@ -17,8 +17,8 @@ struct Evictor {
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
-    let nodes = context.informers.get("", "v1", "nodes");
-    let pods = context.informers.get("", "v1", "pods");
+    let nodes = context.informer("", "v1", "nodes");
+    let pods = context.informer("", "v1", "pods");
     let queue = Arc::new(Queue::default());
     let (placed, all_nodes) = (queue.clone(), nodes.clone());
     pods.on_change(move |change| {
