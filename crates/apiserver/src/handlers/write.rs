@@ -258,7 +258,7 @@ impl Server {
                     _ => Err(Status::not_found(&target.gvr, &target.name)),
                 };
             };
-            let (mut body, warnings, ownership) = self.patched(&served, target, &old, &patch, options)?;
+            let (body, warnings, ownership) = self.patched(&served, target, &old, &patch, options)?;
             let conditional = body["metadata"]["resourceVersion"].str() != old.revision.to_string();
             if body["metadata"]["name"].str() != target.name {
                 let message = format!(
@@ -267,9 +267,6 @@ impl Server {
                     target.name
                 );
                 return Err(Status::bad_request(message));
-            }
-            if !conditional {
-                body.obj_mut("metadata").remove("resourceVersion");
             }
             match self.replace(user, &served, target, &old, body, options, ownership).await {
                 Err(raced) if raced.is_conflict() && !conditional && attempt < RETRIES => {}

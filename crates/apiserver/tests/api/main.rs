@@ -51,6 +51,21 @@ async fn an_update_that_changes_nothing_is_not_written() {
 }
 
 #[tokio::test]
+async fn a_patch_may_change_what_an_update_may_only_with_a_revision() {
+    let api = api().await;
+    let lease = Target::new(&Gvr::new("coordination.k8s.io", "v1", "leases"), "default", "l");
+    let body = value!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}});
+    api.create(&lease, body.clone(), &manager("m")).await.unwrap();
+    let refused = api.update(&lease, body, &manager("m")).await.unwrap_err();
+    assert!(refused.message.ends_with("must be specified for an update"), "{refused}");
+    let patch = Patch::Merge(value!({"spec": {"holderIdentity": "b"}}));
+    let patched = api.patch(&lease, patch, &manager("m")).await.unwrap();
+    assert_eq!(patched.value()["spec"]["holderIdentity"].str(), "b");
+    let stale = Patch::Merge(value!({"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": "c"}}));
+    assert!(api.patch(&lease, stale, &manager("m")).await.unwrap_err().is_conflict());
+}
+
+#[tokio::test]
 async fn lists_page_at_one_revision() {
     let api = api().await;
     for name in ["a", "b", "c", "d", "e"] {
