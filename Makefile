@@ -21,7 +21,7 @@ packages:
 
 .PHONY: build
 build: packages ## build canopus, optimised
-	cargo build --profile fast -p canopus -p canopus-runtime
+	cargo build --profile fast -p canopus
 
 .PHONY: run
 run: build ## start a cluster with a demo application; Ctrl-C removes it
@@ -44,7 +44,7 @@ lint: ## formatting, clippy and the rules of the code base
 .PHONY: bench
 bench: ## benchmarks as JSON lines; one of them: make bench BENCH=name
 	@scripts/setup.sh >&2
-	@cargo build --quiet --profile fast -p canopus -p canopus-runtime >&2
+	@cargo build --quiet --profile fast -p canopus >&2
 	@cargo bench --quiet --workspace --profile fast --bench '$(BENCH)'
 
 .PHONY: soak

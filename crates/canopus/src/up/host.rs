@@ -37,19 +37,18 @@ pub fn require_root() -> Result<()> {
     bail!("canopus up must run as root: containers, networks and mounts need it (try: sudo canopus up)")
 }
 
+/// The program behind each pod, built by this crate's build script.
+const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/canopus-shim"));
+
 /// Puts the shim into the data directory, where it stays while pods need it, whatever becomes of this binary.
 pub fn install_shim(data_dir: &Path) -> Result<PathBuf> {
-    let exe = std::env::current_exe().context("failed to find this program's own file")?;
-    let beside = exe.with_file_name("canopus-shim");
-    let bytes = fs::read(&beside)
-        .with_context(|| format!("failed to read {}: canopus-shim must lie beside canopus", beside.display()))?;
     let target = data_dir.join("bin").join("canopus-shim");
-    if fs::read(&target).is_ok_and(|there| there == bytes) {
+    if fs::read(&target).is_ok_and(|there| there == SHIM) {
         return Ok(target);
     }
     private_dir(&data_dir.join("bin"))?;
     // Running shims keep the old file's inode.
-    private_file(&target, &bytes, 0o700)?;
+    private_file(&target, SHIM, 0o700)?;
     Ok(target)
 }
 

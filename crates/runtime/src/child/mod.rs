@@ -11,7 +11,7 @@ mod executor;
 
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::container::builder::ContainerBuilder;
@@ -19,41 +19,10 @@ use libcontainer::syscall::syscall::SyscallType;
 
 use crate::cgroups::Cgroups;
 use crate::proto::{Code, Outcome, send};
+use crate::verb::{CHILD_NAME, FIRST_FD, Verb};
 use confine::Confinement;
 use console::Console;
 use executor::CommandExecutor;
-
-/// `argv[0]` by which a program knows that it is to be a runtime child.
-pub(crate) const CHILD_NAME: &str = "canopus-runtime-child";
-/// Socket for the report; the standard streams follow.
-pub(crate) const FIRST_FD: RawFd = 3;
-
-/// What a runtime child does. Arguments: libcontainer's root, container, cgroup, and a bundle
-/// (start) or a process description (exec).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Start,
-    StartTty,
-    Exec,
-    ExecTty,
-}
-
-impl Verb {
-    const ALL: [Self; 4] = [Self::Start, Self::StartTty, Self::Exec, Self::ExecTty];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::StartTty => "start-tty",
-            Self::Exec => "exec",
-            Self::ExecTty => "exec-tty",
-        }
-    }
-
-    fn tty(self) -> bool {
-        matches!(self, Self::StartTty | Self::ExecTty)
-    }
-}
 
 /// To be called first in `main`, before any thread exists. If this process was started as a
 /// runtime child, does its work and returns the exit code; otherwise returns `None` at once.

@@ -9,9 +9,9 @@ use super::container::Container;
 use super::logs::now;
 use super::spawn::spawn;
 use super::{Exec, Pending, Shim, Work};
-use crate::child::Verb;
 use crate::proto::{self, Code, Event, Op, Outcome, Phase, Reply, Status, VERSION};
 use crate::state;
+use crate::verb::Verb;
 
 /// Why a request fails.
 struct Refusal(Code, String);

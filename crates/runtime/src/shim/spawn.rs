@@ -11,8 +11,8 @@ use std::path::Path;
 use nix::fcntl::AtFlags;
 use nix::unistd::{ForkResult, fork};
 
-use crate::child::{CHILD_NAME, FIRST_FD};
 use crate::proto::{Code, Framer, Outcome};
+use crate::verb::{CHILD_NAME, FIRST_FD};
 
 /// A runtime child at work.
 #[derive(Debug)]
