@@ -6,6 +6,7 @@ use canopus_images::{Image, ImageStore};
 use clap::{Args, Subcommand};
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Import, list and remove the container images on this host
@@ -85,7 +86,8 @@ struct RmArgs {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  canopus image busybox --name demo:1 --output demo.tar")]
+  canopus image busybox --name demo:1 --output demo.tar
+  canopus image busybox --name app:1 --env VERSION=1 --file serve:/bin/serve --output app.tar")]
 struct BusyboxArgs {
     /// Name of the image
     #[arg(long, default_value = "busybox:latest")]
@@ -93,6 +95,12 @@ struct BusyboxArgs {
     /// The statically linked busybox (Debian's package busybox-static)
     #[arg(long, default_value = canopus_images::build::BUSYBOX)]
     binary: PathBuf,
+    /// Environment variables of the image's containers
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair('='))]
+    env: Vec<(String, String)>,
+    /// Files of this host, and where in the image to put them; their modes stay
+    #[arg(long, value_name = "FILE:PATH", value_parser = pair(':'))]
+    file: Vec<(String, String)>,
     /// The archive to write
     #[arg(short, long)]
     output: PathBuf,
@@ -174,9 +182,24 @@ fn remove(args: &RmArgs) -> Result<()> {
     Ok(())
 }
 
+/// Reads two texts with a character between them.
+fn pair(separator: char) -> impl Fn(&str) -> Result<(String, String), String> + Clone + Send + Sync {
+    move |text| match text.split_once(separator) {
+        Some((left, right)) if !left.is_empty() => Ok((left.into(), right.into())),
+        _ => Err(format!("there must be a {separator:?} in it, with something before")),
+    }
+}
+
 fn busybox(args: &BusyboxArgs) -> Result<()> {
     let why = || format!("failed to pack {} (is the package busybox-static installed?)", args.binary.display());
-    let spec = canopus_images::build::busybox(&args.name, &args.binary).with_context(why)?;
+    let mut spec = canopus_images::build::busybox(&args.name, &args.binary).with_context(why)?;
+    for (name, value) in &args.env {
+        spec = spec.env(name, value);
+    }
+    for (file, path) in &args.file {
+        let metadata = std::fs::metadata(file).with_context(|| format!("failed to read {file}"))?;
+        spec = spec.host_file(path, metadata.permissions().mode() & 0o7777, file);
+    }
     let failed = || format!("failed to write {}", args.output.display());
     let mut out = BufWriter::new(File::create(&args.output).with_context(failed)?);
     canopus_images::build::oci_archive(&[spec], &mut out).with_context(failed)?;
