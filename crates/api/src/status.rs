@@ -119,16 +119,16 @@ impl Status {
         Status::new(415, "UnsupportedMediaType", message)
     }
 
-    pub fn too_large(message: impl Into<String>) -> Status {
-        Status::new(413, "RequestEntityTooLarge", message)
+    pub fn too_large(why: &str) -> Status {
+        Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
     }
 
     pub fn expired(message: impl Into<String>) -> Status {
         Status::new(410, "Expired", message)
     }
 
-    pub fn timeout(message: impl Into<String>) -> Status {
-        Status::new(504, "Timeout", message)
+    pub fn timeout(why: &str) -> Status {
+        Status::new(504, "Timeout", format!("Timeout: {why}"))
     }
 
     pub fn too_many_requests(message: impl Into<String>, retry_after: u32) -> Status {

@@ -371,7 +371,7 @@ pub fn selected(object: &Object, options: &ListOptions) -> bool {
 
 /// A resourceVersion from the future (upstream `NewTooLargeResourceVersionError`).
 pub fn too_large(wanted: u64, current: u64) -> Status {
-    Status::timeout(format!("Too large resource version: {wanted}, current: {current}"))
+    Status::timeout(&format!("Too large resource version: {wanted}, current: {current}"))
         .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
         .with_retry_after(1)
 }

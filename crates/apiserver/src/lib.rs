@@ -20,6 +20,7 @@ pub mod request_info;
 mod reviews;
 pub mod server;
 pub mod service_ips;
+pub mod settings;
 pub mod storage;
 pub mod surroundings;
 #[cfg(test)]
@@ -28,4 +29,5 @@ pub mod user;
 
 pub use local::LocalApi;
 pub use server::Server;
+pub use settings::Settings;
 pub use user::User;

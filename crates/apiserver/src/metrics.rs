@@ -1,5 +1,6 @@
 //! `/metrics` in the Prometheus text format, with upstream's names.
 
+use canopus_api::gates::{self, Gates, Stage};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -98,5 +99,28 @@ impl RequestLabels {
             "group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
             self.group, self.resource, self.scope, self.subresource, self.verb, self.version
         )
+    }
+}
+
+/// How many requests are being handled, by kind.
+pub fn render_inflight((reads, writes): (usize, usize), out: &mut String) {
+    out.push_str("# HELP apiserver_current_inflight_requests [STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.\n# TYPE apiserver_current_inflight_requests gauge\n");
+    for (kind, count) in [("mutating", writes), ("readOnly", reads)] {
+        let _ = writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {count}");
+    }
+}
+
+/// Which features are on.
+pub fn render_features(features: &Gates, out: &mut String) {
+    out.push_str("# HELP kubernetes_feature_enabled [BETA] This metric records the data about the stage and enablement of a k8s feature.\n# TYPE kubernetes_feature_enabled gauge\n");
+    for gate in gates::all() {
+        let stage = match gate.stage {
+            Stage::Alpha => "ALPHA",
+            Stage::Beta => "BETA",
+            Stage::Ga => "",
+            Stage::Deprecated => "DEPRECATED",
+        };
+        let (name, on) = (gate.name, u8::from(features.enabled(gate.name)));
+        let _ = writeln!(out, "kubernetes_feature_enabled{{name=\"{name}\",stage=\"{stage}\"}} {on}");
     }
 }

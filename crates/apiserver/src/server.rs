@@ -4,7 +4,9 @@ use crate::admission::Chain;
 use crate::authn::Authenticator;
 use crate::authz::{Attributes, Authorizer, Decision, forbidden};
 use crate::cache::Cache;
+use crate::http::limits::Inflight;
 use crate::service_ips::ServiceIps;
+use crate::settings::Settings;
 use crate::storage;
 use crate::surroundings::Surroundings;
 use canopus_api::{Gvr, ListOptions, Object, Result, Status, Value};
@@ -110,6 +112,8 @@ pub struct Server {
     pub served: HashMap<Gvr, Arc<Served>>,
     pub gates: Gatekeepers,
     pub service_ips: ServiceIps,
+    pub settings: Settings,
+    pub inflight: Inflight,
     pub metrics: crate::metrics::Metrics,
     /// Set once start-up objects are in place.
     pub ready: std::sync::atomic::AtomicBool,
@@ -144,7 +148,7 @@ impl Server {
     pub async fn start(
         store: Arc<dyn Store>,
         surroundings: Arc<dyn Surroundings>,
-        service_cidr: &str,
+        settings: Settings,
     ) -> Result<Arc<Server>> {
         let mut served = HashMap::new();
         let mut caches: HashMap<String, Arc<Cache>> = HashMap::new();
@@ -167,13 +171,15 @@ impl Server {
             let resource = Served { resource: *resource, stored_as, info, schema, prefix, cache };
             served.insert(info.gvr(), Arc::new(resource));
         }
-        let service_ips = ServiceIps::new(service_cidr).map_err(Status::internal)?;
+        let service_ips = ServiceIps::new(&settings.service_cidr).map_err(Status::internal)?;
         Ok(Arc::new(Server {
             store,
             surroundings,
             served,
             gates: Gatekeepers::default(),
             service_ips,
+            inflight: Inflight::new(&settings),
+            settings,
             metrics: crate::metrics::Metrics::default(),
             ready: false.into(),
         }))

@@ -10,6 +10,7 @@ use crate::authz::rbac::Rbac;
 use crate::node_proxy::NodeProxy;
 use crate::pki;
 use crate::server::{Gates, Server};
+use crate::settings::Settings;
 use crate::surroundings::{Surroundings, System};
 use canopus_api::{Object, Time, Value, View};
 use canopus_store::{Limits, memory::MemoryStore};
@@ -77,8 +78,12 @@ impl Changes for Objects {
 
 /// A server as `canopus up` has it, on a store in memory.
 pub async fn server() -> Arc<Server> {
+    server_with(Settings::default()).await
+}
+
+pub async fn server_with(settings: Settings) -> Arc<Server> {
     let store = Arc::new(MemoryStore::new(Limits::default()).unwrap());
-    let server = Server::start(store, Arc::new(System), "10.96.0.0/16").await.unwrap();
+    let server = Server::start(store, Arc::new(System), settings).await.unwrap();
     let tls = Arc::new(pki::client_config("", None).unwrap());
     let key = SigningKey::from_pem(&rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let objects = BoundObjects::of(&server).unwrap();

@@ -23,8 +23,8 @@ pub fn json_patch(doc: &Value, ops: &Value) -> Result<Value> {
         check_operation(op)?;
     }
     if ops.len() > MAX_OPERATIONS {
-        return Err(Status::too_large(format!(
-            "Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+        return Err(Status::too_large(&format!(
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
             ops.len()
         )));
     }

@@ -18,17 +18,19 @@ use std::sync::Arc;
 /// Reads the server's own caches. `rbac` is the one that also authorizes, so that both know the same policy.
 pub fn plugins(server: &Server, rbac: &Arc<Rbac>) -> Result<Chain> {
     let core = |plural| Fresh::of(server, "", "v1", plural);
-    let plugins: Vec<Box<dyn Plugin>> = vec![
+    let mut plugins: Vec<Box<dyn Plugin>> = vec![
         Box::new(NamespaceLifecycle::new(core("namespaces")?, server.surroundings.clone())),
         Box::new(ServiceAccount { accounts: core("serviceaccounts")?, dice: server.surroundings.clone() }),
         Box::new(NodeRestriction { pods: core("pods")?, nodes: core("nodes")? }),
         Box::new(TaintNodesByCondition),
         Box::new(Priority::new(server.cache("scheduling.k8s.io", "v1", "priorityclasses")?)),
         Box::new(DefaultTolerationSeconds),
-        Box::new(PodTopologyLabels { nodes: core("nodes")? }),
-        // Upstream has this in the storage of roles and bindings, behind all plugins.
-        Box::new(RbacEscalation { rbac: rbac.clone() }),
     ];
+    if server.settings.features.enabled("PodTopologyLabelsAdmission") {
+        plugins.push(Box::new(PodTopologyLabels { nodes: core("nodes")? }));
+    }
+    // Upstream has this in the storage of roles and bindings, behind all plugins.
+    plugins.push(Box::new(RbacEscalation { rbac: rbac.clone() }));
     Ok(Chain(plugins))
 }
 

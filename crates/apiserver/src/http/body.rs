@@ -5,7 +5,7 @@ use canopus_api::{Result, Status};
 use futures::stream::{Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use std::convert::Infallible;
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -30,11 +30,20 @@ pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
 }
 
+pub fn try_stream(chunks: impl Stream<Item = std::result::Result<Bytes, Error>> + Send + 'static) -> Body {
+    StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+}
+
 /// Reads a whole request body, up to the limit.
 pub async fn read(body: Incoming) -> Result<Bytes> {
+    let too_large = || Status::too_large(&format!("limit is {MAX_BODY}"));
+    // Said to be too long: don't take any of it.
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_large());
+    }
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(format!("limit is {MAX_BODY}"))),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => Err(Status::bad_request(format!("error reading the request body: {error}"))),
     }
 }

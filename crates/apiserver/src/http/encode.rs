@@ -1,14 +1,14 @@
 //! Objects, lists and watch events as answers: plain, as tables, or metadata only.
 
 use super::body::{self, Body};
-use super::negotiate::{Accept, Encoding, Shape, respond};
-use super::text_response;
+use super::negotiate::{Accept, Encoding, Shape, respond, whole};
+use super::{compress, text_response};
 use crate::server::Served;
 use bytes::Bytes;
 use canopus_api::{List, Object, Result, Status, Time, Value, Watch, WatchEvent, json, value};
 use canopus_resources::table::{self, IncludeObject};
 use futures::stream::StreamExt;
-use http::{HeaderValue, Response, StatusCode};
+use http::{Response, StatusCode};
 use std::sync::Arc;
 
 /// How many events one HTTP chunk carries at most.
@@ -42,7 +42,7 @@ impl View<'_> {
             (Shape::Plain | Shape::MetadataList, Encoding::Json) => {
                 let mut bytes = Vec::with_capacity(object.body().len() + 40);
                 object.write_json(&mut bytes);
-                text_response(code, "application/json", bytes)
+                whole(self.accept, code, "application/json", bytes)
             }
             (Shape::Plain | Shape::MetadataList, Encoding::Yaml) => respond(self.accept, code, &object.value()),
             (Shape::Table, _) => {
@@ -70,7 +70,7 @@ impl View<'_> {
                     info.gvk().api_version(),
                     json::to_string(&meta)
                 );
-                streamed_list(head, list.items)
+                streamed_list(self.accept, head, list.items)
             }
             (Shape::Table, _) => {
                 let trees: Vec<Arc<Value>> = list.items.iter().map(|o| o.value()).collect();
@@ -109,16 +109,15 @@ impl View<'_> {
             }
             Bytes::from(out)
         });
-        let mut response = Response::new(body::stream(chunks));
-        let headers = response.headers_mut();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        let mut response = text_response(StatusCode::OK, "application/json", Vec::new());
+        *response.body_mut() = body::stream(chunks);
         response
     }
 }
 
 /// Items are copied into chunks only as the client takes them: memory does not grow with the list.
-fn streamed_list(head: String, items: Vec<Arc<Object>>) -> Response<Body> {
+fn streamed_list(accept: Accept, head: String, items: Vec<Arc<Object>>) -> Response<Body> {
+    let gzip = accept.gzip && items.iter().map(|o| o.body().len()).sum::<usize>() > compress::THRESHOLD;
     let mut items = items.into_iter();
     let mut pending = Some(head.into_bytes());
     let mut first = true;
@@ -143,10 +142,13 @@ fn streamed_list(head: String, items: Vec<Arc<Object>>) -> Response<Body> {
             }
         }
     });
-    let mut response = Response::new(body::stream(futures::stream::iter(chunks)));
-    let headers = response.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    let mut response = text_response(StatusCode::OK, "application/json", Vec::new());
+    if gzip {
+        *response.body_mut() = compress::stream(chunks);
+        compress::mark(&mut response);
+    } else {
+        *response.body_mut() = body::stream(futures::stream::iter(chunks));
+    }
     response
 }
 

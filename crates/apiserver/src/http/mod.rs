@@ -1,8 +1,10 @@
 //! HTTP: from bytes to handlers and back.
 
 mod body;
+mod compress;
 mod encode;
 mod impersonate;
+pub mod limits;
 pub(crate) mod negotiate;
 mod query;
 mod resource;
@@ -17,13 +19,14 @@ use crate::authz::Attributes;
 use crate::request_info::{self, RequestInfo};
 use crate::server::{Server, TokenIssuer};
 use crate::user::User;
-use crate::{discovery, openapi};
+use crate::{discovery, metrics, openapi};
 use canopus_api::{Result, Status, Value, json};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// One request with everything known about its sender.
 pub(crate) struct Call {
@@ -42,12 +45,11 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
     let query = query::Query::parse(&raw_query);
     info.select(query.field_selector().unwrap_or_default(), query.label_selector().unwrap_or_default());
     let headers = request.headers().clone();
-    let user = authenticate(&server, &headers, certificate.as_deref());
-    let answer = match user.and_then(|user| impersonate::resolve(&server, &user, &headers)) {
+    let answer = match limits::deadline(&info, &query, server.settings.request_timeout) {
         Err(status) => Err(status),
-        Ok(user) => {
-            let call = Call { user, info: info.clone(), query, headers: headers.clone() };
-            answer(&server, call, request).await
+        Ok(deadline) => {
+            let work = admitted(server.clone(), certificate, info.clone(), query, request);
+            in_time(tokio::spawn(work), deadline).await
         }
     };
     let response = answer.unwrap_or_else(|status| negotiate::status(&headers, &status));
@@ -56,6 +58,37 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
         server.metrics.request(verb, &info.target, response.status().as_u16(), started.elapsed());
     }
     response
+}
+
+/// Waits for a request's task, a task of its own because neither a client that goes away nor a deadline may stop a
+/// write half-way.
+async fn in_time(task: JoinHandle<Result<Response<Body>>>, deadline: Option<Duration>) -> Result<Response<Body>> {
+    let done = match deadline {
+        None => task.await,
+        Some(deadline) => match tokio::time::timeout(deadline, task).await {
+            Ok(done) => done,
+            Err(_) => return Err(Status::timeout("request did not complete within the allotted timeout")),
+        },
+    };
+    done.unwrap_or_else(|panic| {
+        tracing::error!(%panic, "a request handler panicked");
+        Err(Status::internal("panic while serving the request"))
+    })
+}
+
+/// Who asks, and is there room?
+async fn admitted(
+    server: Arc<Server>,
+    certificate: Option<Arc<[u8]>>,
+    info: RequestInfo,
+    query: query::Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    let headers = request.headers().clone();
+    let user = authenticate(&server, &headers, certificate.as_deref())?;
+    let user = impersonate::resolve(&server, &user, &headers)?;
+    let _turn = server.inflight.enter(&info, &user).await?;
+    answer(&server, Call { user, info, query, headers }, request).await
 }
 
 fn metric_verb(verb: &str) -> &str {
@@ -114,6 +147,8 @@ fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
         ["metrics"] => {
             let mut text = String::new();
             server.metrics.render(&mut text);
+            metrics::render_inflight(server.inflight.current(), &mut text);
+            metrics::render_features(&server.settings.features, &mut text);
             Ok(text_response(StatusCode::OK, "text/plain; version=0.0.4", text.into_bytes()))
         }
         ["api" | "apis", ..] => discovery::answer(&call.headers, &parts),

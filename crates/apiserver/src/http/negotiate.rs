@@ -1,6 +1,6 @@
 //! Media types: what the client sends and what it will take (upstream `negotiation`).
 
-use super::{Body, text_response};
+use super::{Body, compress, text_response};
 use canopus_api::{Result, Status, Value, json, protobuf, yaml};
 use http::{HeaderMap, Response, StatusCode, header};
 
@@ -25,18 +25,21 @@ pub enum Shape {
 pub struct Accept {
     pub encoding: Encoding,
     pub shape: Shape,
+    pub gzip: bool,
 }
 
 /// The first alternative of the Accept header that can be served.
 pub fn accept(headers: &HeaderMap) -> Result<Accept> {
     let text = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let gzip = compress::accepted(headers);
     if text.is_empty() {
-        return Ok(Accept { encoding: Encoding::Json, shape: Shape::Plain });
+        return Ok(Accept { encoding: Encoding::Json, shape: Shape::Plain, gzip });
     }
-    text.split(',').find_map(alternative).ok_or_else(|| Status::not_acceptable(ACCEPTED))
+    let (encoding, shape) = text.split(',').find_map(alternative).ok_or_else(|| Status::not_acceptable(ACCEPTED))?;
+    Ok(Accept { encoding, shape, gzip })
 }
 
-fn alternative(text: &str) -> Option<Accept> {
+fn alternative(text: &str) -> Option<(Encoding, Shape)> {
     let mut parts = text.split(';').map(str::trim);
     let encoding = match parts.next()? {
         "application/json" | "*/*" | "application/*" => Encoding::Json,
@@ -59,7 +62,7 @@ fn alternative(text: &str) -> Option<Accept> {
         ("PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::MetadataList,
         _ => return None,
     };
-    Some(Accept { encoding, shape })
+    Some((encoding, shape))
 }
 
 /// Whether the client asks for aggregated discovery.
@@ -74,14 +77,26 @@ pub fn wants_aggregated(headers: &HeaderMap) -> bool {
 
 /// A value in the encoding the client prefers.
 pub fn respond(accept: Accept, code: StatusCode, value: &Value) -> Response<Body> {
-    match accept.encoding {
-        Encoding::Json => text_response(code, "application/json", json::to_vec(value)),
-        Encoding::Yaml => text_response(code, "application/yaml", yaml::to_yaml(value).into_bytes()),
+    let (kind, bytes) = match accept.encoding {
+        Encoding::Json => ("application/json", json::to_vec(value)),
+        Encoding::Yaml => ("application/yaml", yaml::to_yaml(value).into_bytes()),
+    };
+    whole(accept, code, kind, bytes)
+}
+
+/// An answer whose bytes are at hand.
+pub fn whole(accept: Accept, code: StatusCode, kind: &'static str, bytes: Vec<u8>) -> Response<Body> {
+    if !accept.gzip || bytes.len() <= compress::THRESHOLD {
+        return text_response(code, kind, bytes);
     }
+    let mut response = text_response(code, kind, Vec::new());
+    *response.body_mut() = compress::stream(std::iter::once(bytes.into()));
+    compress::mark(&mut response);
+    response
 }
 
 pub fn status(headers: &HeaderMap, status: &Status) -> Response<Body> {
-    let accept = accept(headers).unwrap_or(Accept { encoding: Encoding::Json, shape: Shape::Plain });
+    let accept = accept(headers).unwrap_or(Accept { encoding: Encoding::Json, shape: Shape::Plain, gzip: false });
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = respond(accept, code, &status.to_value());
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
@@ -139,11 +154,14 @@ mod tests {
 
     #[test]
     fn the_first_that_can_be_served() {
-        let json = |shape| Some(Accept { encoding: Encoding::Json, shape });
+        let json = |shape| Some(Accept { encoding: Encoding::Json, shape, gzip: false });
         assert_eq!(shape("application/vnd.kubernetes.protobuf, */*"), json(Shape::Plain));
         assert_eq!(shape("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), json(Shape::Table));
         assert_eq!(shape("application/json;as=Table;v=v9;g=meta.k8s.io,application/json"), json(Shape::Plain));
         assert_eq!(shape("application/vnd.kubernetes.protobuf"), None);
-        assert_eq!(shape("application/yaml"), Some(Accept { encoding: Encoding::Yaml, shape: Shape::Plain }));
+        assert_eq!(
+            shape("application/yaml"),
+            Some(Accept { encoding: Encoding::Yaml, shape: Shape::Plain, gzip: false })
+        );
     }
 }

@@ -19,7 +19,8 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
         return to_node(server, &call, &target, path, request).await;
     }
     allowed(&served, &call, &target, request.method().as_str())?;
-    let accept = negotiate::accept(&call.headers)?;
+    let mut accept = negotiate::accept(&call.headers)?;
+    accept.gzip &= server.settings.features.enabled("APIResponseCompression");
     let include = include_object(&call.query.get("includeObject"))?;
     let view = View { served: &served, accept, include, now: server.surroundings.now() };
     match call.info.verb.as_str() {
@@ -29,7 +30,11 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
         "get" => Ok(view.object(StatusCode::OK, &*server.get_subresource(&target).await?)),
         "list" => Ok(view.list(server.list(&target, &list_options(&call)?).await?)),
         "watch" => {
-            let watch = server.watch(&target, &list_options(&call)?).await?;
+            let mut options = list_options(&call)?;
+            if options.timeout_seconds.unwrap_or(0) == 0 {
+                options.timeout_seconds = Some(watch_timeout(server));
+            }
+            let watch = server.watch(&target, &options).await?;
             Ok(view.watch(watch, server.surroundings.clone()))
         }
         "delete" | "deletecollection" => delete(server, &call, &target, &view, request).await,
@@ -49,6 +54,13 @@ fn list_options(call: &Call) -> Result<ListOptions> {
         }
     }
     Ok(options)
+}
+
+/// When a watch ends that does not say when: spread out, so that not all clients come back at once.
+fn watch_timeout(server: &Server) -> u32 {
+    let least = server.settings.min_request_timeout.as_secs().max(1);
+    let spread = server.surroundings.random() % u128::from(least);
+    u32::try_from(u128::from(least) + spread).unwrap_or(u32::MAX)
 }
 
 /// The target as the path has it: authorization may have put the name of a field selector into it.
@@ -157,7 +169,7 @@ async fn delete(
     let options = call.query.delete_options(&sent)?;
     if call.info.verb == "deletecollection" {
         let list = server.delete_collection(&call.user, target, &call.query.list_options()?, &options).await?;
-        let accept = Accept { shape: Shape::Plain, encoding: Encoding::Json };
+        let accept = Accept { shape: Shape::Plain, encoding: Encoding::Json, gzip: view.accept.gzip };
         let view = View { served: view.served, accept, include: view.include, now: view.now };
         let revision = server.store.revision();
         return Ok(view.list(canopus_api::List { revision, items: list, ..Default::default() }));

@@ -13,8 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// A client that does not finish its handshake or its headers in this time is dropped.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A client that does not finish its handshake in this time is dropped.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// So is one that does not finish its headers in upstream's ReadHeaderTimeout.
+const HEADERS: Duration = Duration::from_secs(32);
 /// Upstream's http2-max-streams-per-connection.
 const MAX_STREAMS: u32 = 100;
 
@@ -58,7 +60,7 @@ async fn connection(
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
+    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
     let certificate: Option<Arc<[u8]>> =
         stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| Arc::from(c.as_ref()));
     talk(server, certificate, stream, shutdown).await
@@ -73,20 +75,10 @@ pub(super) async fn talk(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let service = service_fn(move |request| {
         let (server, certificate) = (server.clone(), certificate.clone());
-        async move {
-            // A task of its own: a client that goes away must not stop a write half-way.
-            let answer = tokio::spawn(handle(server, certificate, request)).await;
-            Ok::<_, Infallible>(answer.unwrap_or_else(|panic| {
-                tracing::error!(%panic, "a request handler panicked");
-                super::negotiate::status(
-                    &http::HeaderMap::new(),
-                    &canopus_api::Status::internal("panic while serving the request"),
-                )
-            }))
-        }
+        async move { Ok::<_, Infallible>(handle(server, certificate, request).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -1,13 +1,15 @@
 //! Requests as bytes on a connection, to a server on a store in memory.
 
 use super::serve::talk;
-use crate::testing::server;
+use crate::settings::Settings;
+use crate::testing::server_with;
 use bytes::Bytes;
 use canopus_api::{Value, json};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use std::io::Read;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +32,10 @@ struct Client {
 
 impl Client {
     async fn new(name: &str, group: &str) -> Client {
+        Client::with(name, group, Settings::default()).await
+    }
+
+    async fn with(name: &str, group: &str, settings: Settings) -> Client {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -37,7 +43,7 @@ impl Client {
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let certificate: Arc<[u8]> = Arc::from(certificate.der().as_ref());
         let (near, far) = tokio::io::duplex(1 << 16);
-        let server = server().await;
+        let server = server_with(settings).await;
         tokio::spawn(async move { talk(server, Some(certificate), far, CancellationToken::new()).await.unwrap() });
         let (requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
         tokio::spawn(connection);
@@ -93,4 +99,80 @@ async fn selectors_count_in_authorization() {
     assert!(admin.send("POST", path, &[], review).await.json()["status"]["allowed"].bool());
     let wide = review.replace("=n1", "!=n1");
     assert!(!admin.send("POST", path, &[], &wide).await.json()["status"]["allowed"].bool());
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn config_map(name: &str, size: usize) -> String {
+    format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"k":"{}"}}}}"#, "x".repeat(size))
+}
+
+#[tokio::test]
+async fn bodies_are_bounded() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    let refused = admin.send("POST", MAPS, &[], &config_map("a", 3 << 20)).await;
+    assert_eq!(refused.code, 413);
+    let status = refused.json();
+    assert_eq!(status["reason"].str(), "RequestEntityTooLarge");
+    assert_eq!(status["message"].str(), "Request entity too large: limit is 3145728");
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_those_who_ask() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    for name in ["a", "b"] {
+        assert_eq!(admin.send("POST", MAPS, &[], &config_map(name, 90_000)).await.code, 201);
+    }
+    let gzip = [("accept-encoding", "deflate, gzip")];
+    let (one, plain) = (admin.send("GET", &format!("{MAPS}/a"), &gzip, "").await, admin.get(MAPS).await);
+    assert!(!one.headers.contains_key("content-encoding") && !plain.headers.contains_key("content-encoding"));
+    let table = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    for more in [&[][..], &[("accept", "application/yaml")], &[table]] {
+        let path = if more.contains(&table) { format!("{MAPS}?includeObject=Object") } else { MAPS.to_string() };
+        let answer = admin.send("GET", &path, &[&gzip[..], more].concat(), "").await;
+        assert_eq!(
+            (&answer.headers["content-encoding"], &answer.headers["vary"]),
+            (&"gzip".parse().unwrap(), &"Accept-Encoding".parse().unwrap())
+        );
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&*answer.body).read_to_string(&mut text).unwrap();
+        assert!(text.len() > 180_000 && answer.body.len() < 20_000, "{more:?}");
+        if more.is_empty() {
+            assert_eq!(text.as_bytes(), plain.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_timeout_is_refused() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    let refused = admin.get("/api/v1/pods?timeout=soon").await;
+    let message = r#"invalid timeout specified in the request URL - time: invalid duration "soon""#;
+    assert_eq!((refused.code.as_u16(), refused.json()["message"].str()), (400, message));
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_given_up() {
+    let never = tokio::spawn(std::future::pending());
+    let gone = super::in_time(never, Some(std::time::Duration::from_millis(1))).await.err().unwrap();
+    let message = "Timeout: request did not complete within the allotted timeout";
+    assert_eq!((gone.code, gone.message.as_str()), (504, message));
+}
+
+#[tokio::test]
+async fn features_show_in_the_metrics() {
+    let features = canopus_api::gates::Gates::parse("APIResponseCompression=false").unwrap();
+    let settings = Settings { features, ..Settings::default() };
+    let mut admin = Client::with("admin", "system:masters", settings).await;
+    let text = String::from_utf8(admin.get("/metrics").await.body.to_vec()).unwrap();
+    for line in [
+        r#"kubernetes_feature_enabled{name="APIResponseCompression",stage="BETA"} 0"#,
+        r#"kubernetes_feature_enabled{name="AuthorizeWithSelectors",stage=""} 1"#,
+        r#"apiserver_current_inflight_requests{request_kind="readOnly"} 0"#,
+    ] {
+        assert!(text.contains(line), "{line}");
+    }
+    admin.send("POST", MAPS, &[], &config_map("a", 200_000)).await;
+    let plain = admin.send("GET", MAPS, &[("accept-encoding", "gzip")], "").await;
+    assert!(!plain.headers.contains_key("content-encoding"));
 }

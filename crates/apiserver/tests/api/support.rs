@@ -6,7 +6,7 @@ use canopus_apiserver::authz::{Attributes, Authorizer, Decision};
 use canopus_apiserver::node_proxy::NodeProxy;
 use canopus_apiserver::server::{Gates, TokenClaims, TokenIssuer};
 use canopus_apiserver::surroundings::System;
-use canopus_apiserver::{LocalApi, Server, User};
+use canopus_apiserver::{LocalApi, Server, Settings, User};
 use canopus_store::memory::MemoryStore;
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl TokenIssuer for NoTokens {
 
 pub async fn api() -> Arc<dyn Api> {
     let store = Arc::new(MemoryStore::new(Default::default()).unwrap());
-    let server = Server::start(store, Arc::new(System), "10.96.0.0/16").await.unwrap();
+    let server = Server::start(store, Arc::new(System), Settings::default()).await.unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();

@@ -47,6 +47,18 @@ pub struct UpArgs {
     /// Feature gates, as Kubernetes names them
     #[arg(long, value_name = "NAME=true|false,…", value_delimiter = ',')]
     pub feature_gates: Vec<String>,
+    /// Seconds that a request may take which is not long-running
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub request_timeout: u64,
+    /// Seconds that a watch lasts at least when it does not say how long
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    pub min_request_timeout: u64,
+    /// Requests that change nothing, handled at once
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub max_requests_inflight: usize,
+    /// Requests that change something, handled at once
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub max_mutating_requests_inflight: usize,
     /// What to log: a level (error, warn, info, debug, trace) or a filter like `info,canopus_node=debug`
     #[arg(long, value_name = "FILTER", default_value = "info", env = "CANOPUS_LOG")]
     pub log: String,

@@ -9,6 +9,7 @@ use crate::cli::UpArgs;
 pub use reset::reset;
 
 use anyhow::{Context, Result, anyhow};
+use canopus_api::gates;
 use canopus_apiserver::authn::certificates::ClientCertificates;
 use canopus_apiserver::authn::jwt::SigningKey;
 use canopus_apiserver::authn::tokens::{BoundObjects, ServiceAccountTokens};
@@ -17,7 +18,7 @@ use canopus_apiserver::node_proxy::NodeProxy;
 use canopus_apiserver::pki::{self, Pki};
 use canopus_apiserver::server::Gates;
 use canopus_apiserver::surroundings::{Surroundings, System};
-use canopus_apiserver::{Server, admission, bootstrap, compaction, http::serve};
+use canopus_apiserver::{Server, Settings, admission, bootstrap, compaction, http::serve};
 use canopus_client::kubeconfig;
 use canopus_store::sqlite::{Options, SqliteStore};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -86,7 +87,7 @@ async fn control_plane(
     let path = data.join("store.db");
     let store = tokio::task::spawn_blocking(move || SqliteStore::open(path, Options::default())).await?;
     let store = Arc::new(store.context("failed to open the store")?);
-    let server = Server::start(store, Arc::new(System), &args.service_cluster_ip_range).await;
+    let server = Server::start(store, Arc::new(System), settings(args)?).await;
     let server = server.map_err(|e| anyhow!("failed to start the API server: {e}"))?;
 
     let pki = Pki::open(&data.join("pki"), System.now()).context("failed to open the certificate authority")?;
@@ -114,6 +115,19 @@ async fn control_plane(
     host::private_file(&path, config.to_yaml("canopus", "kubernetes-admin").as_bytes(), 0o600)?;
     tracing::info!(port = args.secure_port, kubeconfig = %path.display(), "the API server is ready");
     Ok((server, pki))
+}
+
+fn settings(args: &UpArgs) -> Result<Settings> {
+    let features =
+        gates::Gates::parse(&args.feature_gates.join(",")).context("failed to understand --feature-gates")?;
+    Ok(Settings {
+        service_cidr: args.service_cluster_ip_range.clone(),
+        features,
+        request_timeout: Duration::from_secs(args.request_timeout),
+        min_request_timeout: Duration::from_secs(args.min_request_timeout),
+        max_requests_inflight: args.max_requests_inflight,
+        max_mutating_requests_inflight: args.max_mutating_requests_inflight,
+    })
 }
 
 /// Every controller, each under its own service account.

@@ -1,0 +1,32 @@
+//! What the operator decides about the server; the defaults are upstream's.
+
+use canopus_api::gates::Gates;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where Services' addresses come from (--service-cluster-ip-range).
+    pub service_cidr: String,
+    pub features: Gates,
+    /// How long a request may take that is not long-running (--request-timeout).
+    pub request_timeout: Duration,
+    /// A watch without timeoutSeconds ends after one to two times this (--min-request-timeout).
+    pub min_request_timeout: Duration,
+    /// How many requests that change nothing are handled at once (--max-requests-inflight).
+    pub max_requests_inflight: usize,
+    /// How many requests that change something are handled at once (--max-mutating-requests-inflight).
+    pub max_mutating_requests_inflight: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            service_cidr: "10.96.0.0/16".into(),
+            features: Gates::default(),
+            request_timeout: Duration::from_secs(60),
+            min_request_timeout: Duration::from_secs(1800),
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
+        }
+    }
+}
