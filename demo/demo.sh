@@ -24,7 +24,7 @@ step() {
 finish() { [ -z "$title" ] || printf '    %s✓ %s%s\n' "$green" "$(since "$started")" "$plain"; title=; }
 indented() { sed 's/^/    /'; }
 # Shows a command as a user would type it, and what it prints.
-show() { printf '    $ canopus %s\n' "$*"; "$canopus" "$@" 2>&1 | indented; }
+show() { printf '    $ canopus %s\n' "$*"; "$canopus" "$@" 2>&1 | indented || fail "canopus $* failed"; }
 k() { "$canopus" kubectl "$@"; }
 fail() { printf '\n%sdemo: %s%s\n' "$red" "$*" "$plain" >&2; exit 1; }
 # Tries a command until it succeeds, for at most so many seconds.
@@ -85,7 +85,7 @@ cleanup() {
     started=$EPOCHREALTIME
     kill "$server" 2>/dev/null; wait "$server" 2>/dev/null
     "$canopus" reset --yes --data-dir "$data" || status=1
-    left=$(traces)
+    left=$(traces | grep -vxF -e "$before")
     if [ -n "$left" ]; then
       printf '%sdemo: canopus reset left something:%s\n%s\n' "$red" "$plain" "$left" >&2
       status=1
@@ -104,6 +104,7 @@ cleanup() {
 [ "$(id -u)" = 0 ] || fail "this must run as root: containers, networks and mounts need it (try: sudo make run)"
 command -v busybox >/dev/null || fail "busybox is missing: run \`make setup\`, which installs what is needed"
 [ ! -e "$data" ] || fail "$data exists, and this would remove it at the end. Remove it yourself (canopus reset), or say CANOPUS_DATA_DIR=DIR for another place"
+before=$(traces)
 work=$(mktemp -d)
 trap cleanup EXIT
 trap 'exit 130' INT TERM

@@ -50,25 +50,6 @@ async fn an_update_that_changes_nothing_is_not_written() {
     assert_eq!(same.revision, made.revision);
 }
 
-/// Its updates must say which revision they are of. A patch is of the one it found.
-#[tokio::test]
-async fn a_lease_is_patched_without_a_revision() {
-    let api = api().await;
-    let lease = Target::new(&Gvr::new("coordination.k8s.io", "v1", "leases"), "default", "l");
-    let body = |seconds: i64| {
-        value!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
-            "spec": {"holderIdentity": "me", "leaseDurationSeconds": seconds},
-        })
-    };
-    api.create(&lease, body(1), &manager("m")).await.unwrap();
-    let refused = api.update(&lease, body(2), &manager("m")).await.unwrap_err();
-    assert!(refused.message.contains("metadata.resourceVersion: Invalid value"), "{refused}");
-    let patch = Patch::Merge(value!({"spec": {"leaseDurationSeconds": 2}}));
-    let patched = api.patch(&lease, patch, &manager("m")).await.unwrap();
-    assert_eq!(patched.value()["spec"]["leaseDurationSeconds"].int(), 2);
-}
-
 #[tokio::test]
 async fn a_patch_may_change_what_an_update_may_only_with_a_revision() {
     let api = api().await;

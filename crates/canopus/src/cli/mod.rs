@@ -15,11 +15,15 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use output::print as say;
 pub use reset::ResetArgs;
 pub use up::UpArgs;
+pub use version::OWN as VERSION;
 
 /// Where everything Canopus keeps is, unless told otherwise.
 pub const DATA_DIR: &str = "/var/lib/canopus";
+/// The control group with the pods, unless told otherwise.
+pub const CGROUP_ROOT: &str = "canopus";
 
 /// Kubernetes in one binary: API server, scheduler, controllers, node agent, containers, network and DNS.
 #[derive(Parser)]
@@ -82,6 +86,19 @@ pub fn main() -> ExitCode {
 /// The whole command line, for completion scripts.
 fn command() -> clap::Command {
     Cli::command()
+}
+
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    /// The arguments of `canopus up LINE`.
+    pub fn up_args(line: &str) -> UpArgs {
+        match Cli::parse_from(["canopus", "up"].into_iter().chain(line.split_whitespace())).command {
+            Command::Up(args) => args,
+            _ => unreachable!("the line begins with up"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ Examples:
 pub struct ResetArgs {
     #[command(flatten)]
     pub data: DataDir,
-    /// Name of the control group that `canopus up` was given
-    #[arg(long, value_name = "NAME", default_value = "canopus")]
-    pub cgroup_root: String,
+    /// Name of the control group with the pods [default: the one that `canopus up` was given]
+    #[arg(long, value_name = "NAME")]
+    pub cgroup_root: Option<String>,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,

@@ -1,6 +1,6 @@
 //! `canopus up`: control plane and node in one process.
 
-use super::DataDir;
+use super::{CGROUP_ROOT, DataDir};
 use anyhow::Result;
 use clap::Args;
 use std::net::IpAddr;
@@ -17,51 +17,57 @@ Examples:
 pub struct UpArgs {
     #[command(flatten)]
     pub data: DataDir,
-    /// Address the API server listens on
-    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
-    pub bind_address: IpAddr,
-    /// Port the API server listens on
-    #[arg(long, value_name = "PORT", default_value_t = 6443)]
-    pub secure_port: u16,
-    /// Further host names and addresses for the API server's certificate
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
-    pub tls_san: Vec<String>,
-    /// Name of this host's Node [default: the host name, in lower case]
-    #[arg(long, value_name = "NAME")]
-    pub node_name: Option<String>,
-    /// Address of this host's Node [default: that of the interface with the default route]
-    #[arg(long, value_name = "IP")]
-    pub node_ip: Option<IpAddr>,
-    /// Addresses of pods
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
-    pub cluster_cidr: String,
-    /// Addresses of Services
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
-    pub service_cluster_ip_range: String,
-    /// DNS domain of the cluster
-    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
-    pub cluster_domain: String,
-    /// Name of the control group that pods' groups are in, in every hierarchy
-    #[arg(long, value_name = "NAME", default_value = "canopus")]
-    pub cgroup_root: String,
-    /// Feature gates, as Kubernetes names them
-    #[arg(long, value_name = "NAME=true|false,…", value_delimiter = ',')]
-    pub feature_gates: Vec<String>,
-    /// Seconds that a request may take which is not long-running
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
-    pub request_timeout: u64,
-    /// Seconds that a watch lasts at least when it does not say how long
-    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
-    pub min_request_timeout: u64,
-    /// Requests that change nothing, handled at once
-    #[arg(long, value_name = "N", default_value_t = 400)]
-    pub max_requests_inflight: usize,
-    /// Requests that change something, handled at once
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    pub max_mutating_requests_inflight: usize,
     /// What to log: a level (error, warn, info, debug, trace) or a filter like `info,canopus_node=debug`
     #[arg(long, value_name = "FILTER", default_value = "info", env = "CANOPUS_LOG")]
     pub log: String,
+    /// Address the API server listens on
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = "API server")]
+    pub bind_address: IpAddr,
+    /// Port the API server listens on
+    #[arg(long, value_name = "PORT", default_value_t = 6443, help_heading = "API server")]
+    pub secure_port: u16,
+    /// Further host names and addresses for the API server's certificate
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', help_heading = "API server")]
+    pub tls_san: Vec<String>,
+    /// Feature gates, as Kubernetes names them
+    #[arg(long, value_name = "NAME=true|false,…", value_delimiter = ',', help_heading = "API server")]
+    pub feature_gates: Vec<String>,
+    /// Seconds that a request may take which is not long-running
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..), help_heading = "API server")]
+    pub request_timeout: u64,
+    /// Seconds that a watch lasts at least when it does not say how long
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = "API server")]
+    pub min_request_timeout: u64,
+    /// Requests that change nothing, handled at once
+    #[arg(long, value_name = "N", default_value_t = 400, help_heading = "API server")]
+    pub max_requests_inflight: usize,
+    /// Requests that change something, handled at once
+    #[arg(long, value_name = "N", default_value_t = 200, help_heading = "API server")]
+    pub max_mutating_requests_inflight: usize,
+    /// Name of this host's Node [default: the host name, in lower case]
+    #[arg(long, value_name = "NAME", help_heading = "Node")]
+    pub node_name: Option<String>,
+    /// Address of this host's Node [default: that of the interface with the default route]
+    #[arg(long, value_name = "IP", help_heading = "Node")]
+    pub node_ip: Option<IpAddr>,
+    /// Port the node's agent serves logs and exec on
+    #[arg(long, value_name = "PORT", default_value_t = 10250, help_heading = "Node")]
+    pub agent_port: u16,
+    /// Name of the control group that pods' groups are in, in every hierarchy
+    #[arg(long, value_name = "NAME", default_value = CGROUP_ROOT, help_heading = "Node")]
+    pub cgroup_root: String,
+    /// Addresses of pods
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16", help_heading = "Network")]
+    pub cluster_cidr: String,
+    /// Addresses of Services
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16", help_heading = "Network")]
+    pub service_cluster_ip_range: String,
+    /// DNS domain of the cluster
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", help_heading = "Network")]
+    pub cluster_domain: String,
+    /// Port of the node's address that cluster DNS listens on; pods ask it by its Service, on port 53
+    #[arg(long, value_name = "PORT", default_value_t = 10053, help_heading = "Network")]
+    pub dns_port: u16,
 }
 
 pub fn run(args: UpArgs) -> Result<()> {

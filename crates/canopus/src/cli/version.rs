@@ -18,15 +18,17 @@ pub struct VersionArgs {
     short: bool,
 }
 
+/// This program's own version.
+pub const OWN: &str = env!("CARGO_PKG_VERSION");
+
 pub fn run(args: &VersionArgs) -> Result<()> {
     super::output::print(&text(args.short))
 }
 
 fn text(short: bool) -> String {
-    let own = env!("CARGO_PKG_VERSION");
     if short {
-        return format!("{own}\n");
+        return format!("{OWN}\n");
     }
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    format!("canopus {own} (Kubernetes {KUBERNETES}, {os}/{arch})\n")
+    format!("canopus {OWN} (Kubernetes {KUBERNETES}, {os}/{arch})\n")
 }

@@ -34,7 +34,7 @@ pub fn require_root() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    bail!("canopus up must run as root: containers, networks and mounts need it (try: sudo canopus up)")
+    bail!("this must run as root: containers, networks and mounts need it (try it with sudo)")
 }
 
 /// The program behind each pod, built by this crate's build script.
@@ -77,9 +77,68 @@ pub fn private_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 
 /// Holds the data directory for one process. Released when dropped or when the process ends.
 pub fn lock(data_dir: &Path) -> Result<nix::fcntl::Flock<fs::File>> {
+    use std::io::Write;
     let path = data_dir.join("lock");
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.with_context(|| format!("failed to open {}", path.display()))?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-        .map_err(|_| anyhow::anyhow!("{} is in use by another canopus; stop that one first", data_dir.display()))
+    let Ok(mut lock) = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) else {
+        let holder = fs::read_to_string(&path).unwrap_or_default();
+        let holder = if holder.is_empty() { "another process".into() } else { format!("process {}", holder.trim()) };
+        bail!(
+            "{} is in use by a running canopus ({holder}): stop that one first, or name another --data-dir",
+            data_dir.display()
+        );
+    };
+    // Only for the message above.
+    let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    Ok(lock)
+}
+
+const CGROUP_ROOT: &str = "cgroup-root";
+
+/// The control group that this data directory's pods are in; None if no cluster has run on it.
+pub fn cgroup_root(data_dir: &Path) -> Result<Option<String>> {
+    let path = data_dir.join(CGROUP_ROOT);
+    match fs::read_to_string(&path) {
+        Ok(name) => Ok(Some(name.trim().into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
+    }
+}
+
+/// Remembers the control group for `reset`. It stays the same as long as the data does.
+pub fn keep_cgroup_root(data_dir: &Path, name: &str) -> Result<()> {
+    match cgroup_root(data_dir)? {
+        Some(kept) if kept == name => Ok(()),
+        Some(kept) => {
+            bail!("the pods of {} are in the control group {kept:?}: say --cgroup-root {kept}", data_dir.display())
+        }
+        None => private_file(&data_dir.join(CGROUP_ROOT), format!("{name}\n").as_bytes(), 0o600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_holds_a_data_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        let refused = lock(dir.path()).unwrap_err().to_string();
+        let wanted = format!("is in use by a running canopus (process {}): stop", std::process::id());
+        assert!(refused.contains(&wanted), "{refused}");
+        drop(held);
+        lock(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_control_group_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(cgroup_root(dir.path()).unwrap(), None);
+        keep_cgroup_root(dir.path(), "mine").unwrap();
+        keep_cgroup_root(dir.path(), "mine").unwrap();
+        assert_eq!(cgroup_root(dir.path()).unwrap().as_deref(), Some("mine"));
+        assert!(keep_cgroup_root(dir.path(), "other").unwrap_err().to_string().ends_with("say --cgroup-root mine"));
+    }
 }

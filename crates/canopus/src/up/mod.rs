@@ -3,6 +3,8 @@
 mod host;
 mod identities;
 mod node;
+mod preflight;
+mod ready;
 mod reset;
 
 use crate::cli::UpArgs;
@@ -21,11 +23,12 @@ use canopus_apiserver::surroundings::{Surroundings, System};
 use canopus_apiserver::{Server, Settings, admission, bootstrap, compaction, http::serve};
 use canopus_client::kubeconfig;
 use canopus_store::sqlite::{Options, SqliteStore};
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,7 +40,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: UpArgs) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log).context("failed to understand --log")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
+    log.with_env_filter(filter).init();
     // One provider for every TLS connection of the process; a second call could only come from here.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime =
@@ -48,31 +53,75 @@ pub fn run(args: UpArgs) -> Result<()> {
 }
 
 async fn cluster(args: UpArgs) -> Result<()> {
+    let started = Instant::now();
     host::require_root()?;
-    host::private_dir(&args.data.data_dir)?;
-    let _lock = host::lock(&args.data.data_dir)?;
-    let shutdown = CancellationToken::new();
-    let tasks = TaskTracker::new();
+    // From here on a signal ends it in order.
+    let mut signals = Signals::listen()?;
+    let name = match &args.node_name {
+        Some(name) => name.clone(),
+        None => host::node_name()?,
+    };
     let address = match args.node_ip {
         Some(ip) => ip,
         None => host::node_ip()?,
     };
+    host::private_dir(&args.data.data_dir)?;
+    let _lock = host::lock(&args.data.data_dir)?;
+    host::keep_cgroup_root(&args.data.data_dir, &args.cgroup_root)?;
+    preflight::check(&args, address)?;
+
+    let shutdown = CancellationToken::new();
+    let tasks = TaskTracker::new();
     let (server, pki) = control_plane(&args, address, &tasks, &shutdown).await?;
     tasks.spawn(controllers(&server, &args, pki.ca_pem().into(), &shutdown));
     tasks.spawn(scheduler(&server, &shutdown));
-    node::start(&server, &pki, &args, address, &tasks, &shutdown)?;
-    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
-    tracing::info!("stopping; containers keep running");
+    let agent = node::start(&server, &pki, &args, &name, address, &tasks, &shutdown)?;
+    let mut agent = tokio::spawn(agent);
+    let announcement = tokio::spawn(ready::announce(identities::setup(&server), args, name, started));
+    let ended = tokio::select! {
+        () = signals.next() => {
+            tracing::info!("stopping; containers keep running");
+            Ok(())
+        }
+        failed = &mut agent => Err(match failed {
+            Ok(Err(error)) => anyhow!("the node agent failed: {error}"),
+            Ok(Ok(())) => anyhow!("the node agent ended"),
+            Err(error) => anyhow!("the node agent broke: {error}"),
+        }),
+    };
+    announcement.abort();
     shutdown.cancel();
     tasks.close();
-    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-        tracing::warn!("some components did not stop in time");
+    let drained = async {
+        tasks.wait().await;
+        if ended.is_ok() {
+            // It was told to end: how it did changes nothing.
+            let _ = agent.await;
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = tokio::time::sleep(DRAIN) => tracing::warn!("some components did not stop in time"),
+        () = signals.next() => tracing::warn!("stopping at once"),
     }
-    Ok(())
+    ended
+}
+
+/// SIGTERM and SIGINT.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        let listen = |kind| signal(kind).context("failed to listen for signals");
+        Ok(Signals(listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
 }
 
 /// Starts the store and the API server. When this returns, the API answers and a kubeconfig is written.

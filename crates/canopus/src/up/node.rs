@@ -16,10 +16,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Where the node's agent serves logs and exec.
-const AGENT_PORT: u16 = 10250;
-/// Where cluster DNS listens; its Service leads there.
-const DNS_PORT: u16 = 10053;
 pub const BRIDGE: &str = "cni0";
 const MAX_PODS: u32 = 110;
 
@@ -44,26 +40,24 @@ pub fn pod_cidr(cluster: &IpNet) -> Result<IpNet> {
     }
 }
 
-/// Starts everything that makes this host a node.
+/// Starts what makes this host a node; the agent, which only ends early when it fails, is for the caller to run.
 pub fn start(
     server: &Arc<Server>,
     pki: &Pki,
     args: &UpArgs,
+    name: &str,
     ip: IpAddr,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<()> {
+) -> Result<impl Future<Output = Result<(), canopus_node::Error>> + use<>> {
     let data = &args.data.data_dir;
-    let name = match &args.node_name {
-        Some(name) => name.clone(),
-        None => host::node_name()?,
-    };
     let cluster: IpNet = args.cluster_cidr.parse().context("failed to understand --cluster-cidr")?;
     let service: IpNet =
         args.service_cluster_ip_range.parse().context("failed to understand --service-cluster-ip-range")?;
+    let dns_port = args.dns_port;
     let dns_ip = IpAddr::V4(server.service_ips.dns());
     let config = canopus_node::Config {
-        node_name: name.clone(),
+        node_name: name.into(),
         state_dir: data.join("node"),
         log_dir: data.join("logs"),
         node_ip: ip,
@@ -75,18 +69,13 @@ pub fn start(
         runtime: runtime(data, &args.cgroup_root)?,
         image_root: data.join("images"),
         server: canopus_node::Server {
-            port: AGENT_PORT,
-            tls: pki::server_config(&pki.kubelet_serving(&name, &[ip])?, pki.ca_pem())?,
+            port: args.agent_port,
+            tls: pki::server_config(&pki.kubelet_serving(name, &[ip])?, pki.ca_pem())?,
         },
         max_pods: MAX_PODS,
         version: format!("v1.36.2+canopus-{}", env!("CARGO_PKG_VERSION")),
     };
-    let agent = canopus_node::run(config, identities::node(server, &name), shutdown.clone());
-    tasks.spawn(async move {
-        if let Err(error) = agent.await {
-            tracing::error!(%error, "the node agent failed");
-        }
-    });
+    let agent = canopus_node::run(config, identities::node(server, name), shutdown.clone());
 
     let informers = Informers::new(identities::proxy(server), shutdown.clone());
     let config = ProxyConfig {
@@ -95,7 +84,7 @@ pub fn start(
         service_cidrs: vec![service],
         masquerade_outbound: true,
         node_ips: vec![ip],
-        node_name: name,
+        node_name: name.into(),
         ..ProxyConfig::default()
     };
     tasks.spawn(proxy::run(config, informers, shutdown.clone()));
@@ -103,7 +92,7 @@ pub fn start(
     let setup = identities::setup(server);
     let informers = Informers::new(setup.clone(), shutdown.clone());
     let config = dns::Config {
-        listen: vec![(ip, DNS_PORT).into()],
+        listen: vec![(ip, dns_port).into()],
         domain: args.cluster_domain.clone(),
         resolv_conf: "/etc/resolv.conf".into(),
         cluster_ips: vec![dns_ip],
@@ -111,7 +100,7 @@ pub fn start(
     tasks.spawn(dns::run(config, informers, shutdown.clone()));
     let shutdown = shutdown.clone();
     tasks.spawn(async move {
-        while let Err(error) = dns::publish(&*setup, dns_ip, ip, DNS_PORT).await {
+        while let Err(error) = dns::publish(&*setup, dns_ip, ip, dns_port).await {
             tracing::warn!(%error, "failed to publish cluster DNS");
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -119,5 +108,5 @@ pub fn start(
             }
         }
     });
-    Ok(())
+    Ok(agent)
 }

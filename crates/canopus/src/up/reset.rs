@@ -1,7 +1,7 @@
 //! `canopus reset`: stops what runs and removes what was made, in the order that lets go of it.
 
 use super::{host, node};
-use crate::cli::ResetArgs;
+use crate::cli::{CGROUP_ROOT, ResetArgs};
 use anyhow::{Context, Result};
 use canopus_net::podnetwork::{PodNetwork, PodNetworkConfig};
 use canopus_net::proxy::Proxy;
@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 pub fn reset(args: ResetArgs) -> Result<()> {
     let dir = &args.data.data_dir;
     if !dir.exists() {
-        return Ok(());
+        return crate::cli::say(&format!("{} is not there: nothing to do\n", dir.display()));
     }
     host::require_root()?;
     let lock = host::lock(dir)?;
+    let kept = host::cgroup_root(dir)?;
+    let cgroup_root = args.cgroup_root.or(kept).unwrap_or_else(|| CGROUP_ROOT.into());
     if dir.join("runtime").exists() {
         let runtime =
-            Runtime::open(node::runtime(dir, &args.cgroup_root)?).context("failed to open the container runtime")?;
+            Runtime::open(node::runtime(dir, &cgroup_root)?).context("failed to open the container runtime")?;
         runtime.reset().context("failed to remove the containers")?;
     }
     let network = dir.join("node").join("network");
