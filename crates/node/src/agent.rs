@@ -71,10 +71,9 @@ pub async fn run(config: Config, api: Arc<dyn Api>, shutdown: CancellationToken)
     let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await?;
     let tasks = TaskTracker::new();
     tasks.spawn(registration::run(facts, node.api.clone(), node.images.clone(), shutdown.clone()));
-    let pods = pods(&node, &shutdown);
-    tasks.spawn(crate::server::serve(node.clone(), pods.clone(), listener, server, shutdown.clone()));
+    tasks.spawn(crate::server::serve(node.clone(), listener, server, shutdown.clone()));
     tokio::select! {
-        result = Agent { node, pods, tasks: tasks.clone(), shutdown: shutdown.clone() }.run() => result?,
+        result = Agent { node, tasks: tasks.clone(), shutdown: shutdown.clone() }.run() => result?,
         () = shutdown.cancelled() => {}
     }
     tasks.close();
@@ -125,9 +124,13 @@ async fn open(
     });
     let (runtime, network, host_dns) = opened.await.map_err(|_| Error::Interrupted)??;
     let services = Target::new(&Gvr::new("", "v1", "services"), "", "");
+    let fields = FieldSelector::equal("spec.nodeName", &config.node_name);
+    let own = ListOptions { fields, ..ListOptions::default() };
     Ok(Node {
         recorder: Recorder::start(api.clone(), "kubelet", &config.node_name, shutdown.clone()),
         services: Informer::start(api.clone(), services, ListOptions::default(), shutdown.clone()),
+        pods: Informer::start(api.clone(), Target::new(&Node::gvr(), "", ""), own, shutdown.clone()),
+        max_pods: config.max_pods,
         sources: Sources::new(api.clone(), shutdown.clone()),
         name: config.node_name,
         ip: config.node_ip,
@@ -158,15 +161,8 @@ fn wake(node: &Node, event: &RuntimeEvent) {
     }
 }
 
-fn pods(node: &Node, shutdown: &CancellationToken) -> Arc<Informer> {
-    let fields = FieldSelector::equal("spec.nodeName", &node.name);
-    let options = ListOptions { fields, ..ListOptions::default() };
-    Informer::start(node.api.clone(), Target::new(&Node::pods(), "", ""), options, shutdown.clone())
-}
-
 struct Agent {
     node: Arc<Node>,
-    pods: Arc<Informer>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -175,17 +171,17 @@ type Known = HashMap<String, watch::Sender<Option<Arc<Object>>>>;
 
 impl Agent {
     async fn run(self) -> Result<(), Error> {
-        self.pods.synced().await;
+        self.node.pods.synced().await;
         self.node.services.synced().await;
         let mut sandboxes = self.node.blocking(|node| observe::by_pod(&node.runtime)).await??;
         let mut known = Known::new();
         // Those of pods that the API still has are carried on with, of whatever age; others are cleared.
-        let listed: BTreeSet<String> = self.pods.list("").iter().map(|p| p.facts.uid.to_string()).collect();
+        let listed: BTreeSet<String> = self.node.pods.list("").iter().map(|p| p.facts.uid.to_string()).collect();
         let orphans: Vec<String> = sandboxes.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
         self.clear(orphans.into_iter().filter_map(|uid| sandboxes.remove(&uid).map(|s| (uid, s))).collect(), &listed)
             .await?;
         let (sender, mut changes) = mpsc::unbounded_channel();
-        self.pods.on_change(move |change| {
+        self.node.pods.on_change(move |change| {
             let deleted = change.new.is_none();
             // Fails only once nobody listens any more.
             let _ = sender.send((change.object().clone(), deleted));
@@ -209,10 +205,9 @@ impl Agent {
     /// A pod that was deleted and made anew under its name between two lists shows as a change: the old one is gone.
     fn restarted_name(&self, known: &Known) {
         for (uid, sender) in known {
-            let gone = sender
-                .borrow()
-                .as_ref()
-                .is_some_and(|old| self.pods.by_key(&old.key()).is_none_or(|newest| newest.facts.uid != uid.as_str()));
+            let gone = sender.borrow().as_ref().is_some_and(|old| {
+                self.node.pods.by_key(&old.key()).is_none_or(|newest| newest.facts.uid != uid.as_str())
+            });
             if gone {
                 sender.send_replace(None);
             }
@@ -221,9 +216,7 @@ impl Agent {
 
     fn start(&self, pod: &Arc<Object>, sandboxes: Vec<SandboxStatus>) -> watch::Sender<Option<Arc<Object>>> {
         let (sender, receiver) = watch::channel(Some(pod.clone()));
-        let facts = &pod.facts;
-        let identity = [facts.uid.as_str(), facts.namespace.as_str(), facts.name.as_str()];
-        let worker = Worker::new(self.node.clone(), identity, receiver, sandboxes);
+        let worker = Worker::new(self.node.clone(), pod.clone(), receiver, sandboxes);
         self.tasks.spawn(worker.run(self.shutdown.clone()));
         sender
     }

@@ -9,7 +9,7 @@ use canopus_images::ImageConfig;
 use canopus_runtime::cgroups::Resources;
 use canopus_runtime::oci::{CAPABILITIES, DEFAULT_CAPABILITIES};
 use canopus_runtime::spec::{
-    ContainerSpec, DnsConfig, LogConfig, Mount, PidMode, Propagation, SandboxSpec, Seccomp, User,
+    ContainerSpec, Device, DnsConfig, LogConfig, Mount, PidMode, Propagation, SandboxSpec, Seccomp, User,
 };
 
 use crate::env;
@@ -25,6 +25,8 @@ pub const POD_IPS: &str = "canopus/pod-ips";
 pub const SANDBOX_ATTEMPT: &str = "io.kubernetes.pod.sandboxAttempt";
 pub const TERMINATION_LOG: &str = "io.kubernetes.container.terminationMessageHostPath";
 pub const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+/// As the spec names it.
+pub const IMAGE: &str = "io.kubernetes.container.image";
 pub const IMAGE_ID: &str = "io.kubernetes.container.imageID";
 
 /// Log files are rotated at this size, and this many kept, as upstream's defaults.
@@ -39,7 +41,7 @@ pub fn labels(pod: &Value) -> BTreeMap<String, String> {
 }
 
 /// A pod's shared parts.
-pub fn sandbox(pod: &Value, attempt: u32, dns: Option<DnsConfig>) -> SandboxSpec {
+pub fn sandbox(pod: &Value, attempt: u32, dns: Option<DnsConfig>, hostname: String) -> SandboxSpec {
     let spec = &pod["spec"];
     let pid = match (spec["hostPID"].bool(), spec["shareProcessNamespace"].bool()) {
         (true, _) => PidMode::Host,
@@ -50,7 +52,7 @@ pub fn sandbox(pod: &Value, attempt: u32, dns: Option<DnsConfig>) -> SandboxSpec
     SandboxSpec {
         labels: labels(pod),
         annotations: BTreeMap::from([(SANDBOX_ATTEMPT.to_owned(), attempt.to_string())]),
-        hostname: hostname(pod),
+        hostname,
         host_network: spec["hostNetwork"].bool(),
         host_ipc: spec["hostIPC"].bool(),
         pid,
@@ -62,7 +64,8 @@ pub fn sandbox(pod: &Value, attempt: u32, dns: Option<DnsConfig>) -> SandboxSpec
     }
 }
 
-fn hostname(pod: &Value) -> String {
+/// The pod's name on its network, cut to what a host name may be.
+fn short_hostname(pod: &Value) -> String {
     let wanted = match pod["spec"]["hostname"].str() {
         "" => pod["metadata"]["name"].str(),
         name => name,
@@ -71,8 +74,19 @@ fn hostname(pod: &Value) -> String {
     cut.trim_end_matches(['-', '.']).to_owned()
 }
 
+/// What `hostname` says in the pod.
+pub fn hostname(pod: &Value, domain: &str) -> String {
+    let short = short_hostname(pod);
+    match pod["spec"]["subdomain"].str() {
+        sub if !sub.is_empty() && pod["spec"]["setHostnameAsFQDN"].bool() => {
+            format!("{short}.{sub}.{}.svc.{domain}", pod["metadata"]["namespace"].str())
+        }
+        _ => short,
+    }
+}
+
 /// Shares of the sum of requests; quota and memory only if every container has a limit.
-fn pod_limits(pod: &Value) -> Resources {
+pub fn pod_limits(pod: &Value) -> Resources {
     let mains = pod["spec"]["containers"].items();
     let sum = |kind: &str, name: &str, milli: bool| -> (i64, bool) {
         let mut complete = !mains.is_empty();
@@ -156,20 +170,12 @@ pub fn parse_resolv_conf(text: &str) -> DnsConfig {
     config
 }
 
-/// `/etc/hosts` of a pod on the pod network.
-pub fn etc_hosts(pod: &Value, ips: &[IpAddr], domain: &str) -> String {
-    let mut text = String::from(
-        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-         fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
-    );
-    let name = hostname(pod);
-    let subdomain = pod["spec"]["subdomain"].str();
-    for ip in ips {
-        text += &match subdomain {
-            "" => format!("{ip}\t{name}\n"),
-            sub => format!("{ip}\t{name}.{sub}.{}.svc.{domain}\t{name}\n", pod["metadata"]["namespace"].str()),
-        };
-    }
+/// `/etc/hosts` of a pod, which begins as the host's own for one on its network.
+pub fn etc_hosts(pod: &Value, ips: &[IpAddr], domain: &str, host: Option<&str>) -> String {
+    let mut text = match host {
+        Some(host) => format!("# Kubernetes-managed hosts file (host network).\n{host}"),
+        None => own_hosts(pod, ips, domain),
+    };
     let aliases = pod["spec"]["hostAliases"].items();
     if !aliases.is_empty() {
         text += "\n# Entries added by HostAliases.\n";
@@ -177,6 +183,22 @@ pub fn etc_hosts(pod: &Value, ips: &[IpAddr], domain: &str) -> String {
     for alias in aliases {
         let names: Vec<&str> = alias["hostnames"].items().iter().map(Value::str).collect();
         text += &format!("{}\t{}\n", alias["ip"].str(), names.join("\t"));
+    }
+    text
+}
+
+fn own_hosts(pod: &Value, ips: &[IpAddr], domain: &str) -> String {
+    let mut text = String::from(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+    );
+    let name = short_hostname(pod);
+    let subdomain = pod["spec"]["subdomain"].str();
+    for ip in ips {
+        text += &match subdomain {
+            "" => format!("{ip}\t{name}\n"),
+            sub => format!("{ip}\t{name}.{sub}.{}.svc.{domain}\t{name}\n", pod["metadata"]["namespace"].str()),
+        };
     }
     text
 }
@@ -191,6 +213,11 @@ pub struct Parts<'a> {
     pub image: &'a ImageConfig,
     pub rootfs: PathBuf,
     pub user: User,
+    pub home: String,
+    pub hostname: String,
+    pub seccomp: Seccomp,
+    /// Of the host, for a privileged container.
+    pub devices: Vec<Device>,
     /// The pod's and the service links' environment.
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
@@ -205,7 +232,10 @@ pub fn container(parts: Parts) -> ContainerSpec {
     let security = &c["securityContext"];
     let mut environment: Vec<(String, String)> =
         vec![("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned())];
-    environment.push(("HOSTNAME".to_owned(), hostname(pod)));
+    environment.push(("HOSTNAME".to_owned(), parts.hostname.clone()));
+    if !parts.home.is_empty() {
+        environment.push(("HOME".to_owned(), parts.home.clone()));
+    }
     let image_env = parts.image.env.iter().filter_map(|e| e.split_once('='));
     environment.extend(image_env.map(|(k, v)| (k.to_owned(), v.to_owned())));
     environment.extend(parts.env.iter().cloned());
@@ -216,6 +246,7 @@ pub fn container(parts: Parts) -> ContainerSpec {
         (TERMINATION_POLICY.to_owned(), c["terminationMessagePolicy"].str().to_owned()),
     ]);
     annotations.insert(IMAGE_ID.to_owned(), parts.image_id);
+    annotations.insert(IMAGE.to_owned(), c["image"].str().to_owned());
     let mut labels = labels(pod);
     labels.insert(CONTAINER_NAME.to_owned(), c["name"].str().to_owned());
     ContainerSpec {
@@ -237,7 +268,8 @@ pub fn container(parts: Parts) -> ContainerSpec {
         no_new_privileges: security["allowPrivilegeEscalation"].as_bool() == Some(false),
         masked_paths: (security["procMount"].str() == "Unmasked").then(Vec::new),
         readonly_paths: (security["procMount"].str() == "Unmasked").then(Vec::new),
-        seccomp: seccomp(pod, security),
+        seccomp: parts.seccomp,
+        devices: parts.devices,
         oom_score_adj: oom_score(pod, c, parts.memory_capacity),
         resources: limits(c),
         tty: c["tty"].bool(),
@@ -280,11 +312,20 @@ fn capabilities(wanted: &Value) -> Vec<String> {
     set
 }
 
-fn seccomp(pod: &Value, security: &Value) -> Seccomp {
-    let own = security["seccompProfile"]["type"].as_str();
-    match own.or_else(|| pod["spec"]["securityContext"]["seccompProfile"]["type"].as_str()) {
-        Some("RuntimeDefault") if !security["privileged"].bool() => Seccomp::RuntimeDefault,
-        _ => Seccomp::Unconfined,
+/// Why `runAsNonRoot` forbids to run: by the user that the pod asks for, or else the image's.
+pub fn root_refusal(wanted: Option<u32>, image_user: &str) -> Option<String> {
+    let user = image_user.split(':').next().unwrap_or_default();
+    match (wanted, user) {
+        (Some(0), _) => Some("container's runAsUser breaks non-root policy".to_owned()),
+        (Some(_), _) => None,
+        (None, "") => Some("container has runAsNonRoot and image will run as root".to_owned()),
+        (None, user) => match user.parse::<u32>() {
+            Ok(0) => Some("container has runAsNonRoot and image will run as root".to_owned()),
+            Ok(_) => None,
+            Err(_) => Some(format!(
+                "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"
+            )),
+        },
     }
 }
 
@@ -354,6 +395,33 @@ mod tests {
         for (container, wanted) in cases {
             assert_eq!(command(&container, &image, &env), wanted);
         }
+    }
+
+    #[test]
+    fn non_root_policies() {
+        let refused = |wanted, user: &str| root_refusal(wanted, user).unwrap_or_default();
+        assert_eq!(refused(Some(0), "5"), "container's runAsUser breaks non-root policy");
+        assert_eq!(refused(None, ""), "container has runAsNonRoot and image will run as root");
+        assert_eq!(refused(None, "0:5"), "container has runAsNonRoot and image will run as root");
+        assert!(refused(None, "nobody").contains("has non-numeric user (nobody), cannot verify user is non-root"));
+        assert_eq!(refused(None, "65534:0") + &refused(Some(5), ""), "");
+    }
+
+    #[test]
+    fn names_of_pods() {
+        let mut pod = value!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"hostname": "h"}});
+        assert_eq!(hostname(&pod, "cluster.local"), "h");
+        pod.set_path(&["spec", "subdomain"], "sub");
+        assert_eq!(hostname(&pod, "cluster.local"), "h");
+        let ips = [IpAddr::from([10, 0, 0, 1])];
+        assert!(etc_hosts(&pod, &ips, "c.l", None).ends_with("\n10.0.0.1\th.sub.ns.svc.c.l\th\n"));
+        pod.set_path(&["spec", "setHostnameAsFQDN"], true);
+        assert_eq!(hostname(&pod, "cluster.local"), "h.sub.ns.svc.cluster.local");
+        pod.set_path(&["spec", "hostAliases"], value!([{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]));
+        let text = etc_hosts(&pod, &ips, "c.l", Some("127.0.0.1 localhost\n"));
+        let wanted = "# Kubernetes-managed hosts file (host network).\n127.0.0.1 localhost\n\n\
+                      # Entries added by HostAliases.\n1.2.3.4\ta\tb\n";
+        assert_eq!(text, wanted);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! A pure [`planner`] decides for each pod, a worker does it; [`status`] is what the API is told. After a restart the
 //! agent finds everything again from the runtime's labels; ending it stops no container.
 
+mod admission;
 mod agent;
 mod container;
+mod devices;
 pub mod env;
 mod mounts;
 mod node;

@@ -22,6 +22,8 @@ pub struct Volumes {
     prepared: bool,
     /// What the files last written were made of.
     seen: Option<String>,
+    /// Failures in a row.
+    failures: u32,
 }
 
 struct Token {
@@ -29,15 +31,43 @@ struct Token {
     renew: Time,
 }
 
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Upstream's longest pause between two tries to mount.
+const MAX_RETRY: Duration = Duration::from_secs(122);
+
 impl Worker {
+    /// Brings the volumes up to date and tells of failures. An error says when to try again: containers can't be
+    /// started before; those that run go on, and once written, volumes keep what they show.
+    pub(crate) async fn volumes_ready(&mut self, pod: &Value) -> Result<Option<Time>, Time> {
+        let error = match self.refresh_volumes(pod).await {
+            Ok(due) => {
+                self.volumes.failures = 0;
+                return Ok(due);
+            }
+            Err(error) => error,
+        };
+        let message = match &error {
+            Error::Volume(message) => message.clone(),
+            other => format!("MountVolume.SetUp failed: {}", crate::start::chain(other)),
+        };
+        self.node.recorder.warning(pod, "FailedMount", message);
+        let pause = (FIRST_RETRY * 2_u32.saturating_pow(self.volumes.failures)).min(MAX_RETRY);
+        self.volumes.failures = (self.volumes.failures + 1).min(8);
+        let retry = now().plus(pause);
+        if self.volumes.seen.is_some() { Ok(Some(retry)) } else { Err(retry) }
+    }
+
     /// Brings the pod's volumes up to date. When a token in them has to be renewed.
     pub(crate) async fn refresh_volumes(&mut self, pod: &Value) -> Result<Option<Time>, Error> {
         let all = pod["spec"]["volumes"].items();
         let fs_group = fs_group(pod);
         let dir = self.node.pod_dir(&self.uid);
         if !self.volumes.prepared {
-            let (dir, all) = (dir.clone(), all.to_vec());
-            let prepare = move |_: &Node| all.iter().try_for_each(|v| volumes::prepare(&dir, v, fs_group));
+            let (dir, all, memory) = (dir.clone(), all.to_vec(), crate::container::pod_limits(pod).memory_limit);
+            let prepare = move |_: &Node| {
+                let one = |v| volumes::prepare(&dir, v, fs_group, memory).map_err(|e| set_up_failed(v, &e));
+                all.iter().try_for_each(one)
+            };
             self.node.blocking(prepare).await?.map_err(Error::Volume)?;
             self.volumes.prepared = true;
         }
@@ -58,7 +88,7 @@ impl Worker {
         let mut writes = Vec::new();
         for volume in files {
             let payload = volumes::payload(volume, &self.facts(pod), &refs, &tokens, fs_group);
-            let payload = payload.map_err(|e| Error::Volume(format!("volume {:?} : {e}", volume["name"].str())))?;
+            let payload = payload.map_err(|e| Error::Volume(set_up_failed(volume, &e)))?;
             writes.push((volumes::path(&dir, volume), payload));
         }
         let write = move |_: &Node| writes.iter().try_for_each(|(dir, p)| volumes::write(dir, p).map(|_| ()));
@@ -124,10 +154,14 @@ impl Worker {
             node_name: &self.node.name,
             host_ip: self.node.ip,
             pod_ips: &self.pod_ips,
-            allocatable_cpu: self.node.cpu_capacity,
-            allocatable_memory: self.node.memory_capacity,
+            allocatable_cpu: self.node.allocatable().milli_cpu,
+            allocatable_memory: self.node.allocatable().memory,
         }
     }
+}
+
+fn set_up_failed(volume: &Value, why: &str) -> String {
+    format!("MountVolume.SetUp failed for volume {:?} : {why}", volume["name"].str())
 }
 
 pub(crate) fn fs_group(pod: &Value) -> Option<u32> {

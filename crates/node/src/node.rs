@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::Error;
+use crate::admission::Allocatable;
 use crate::sources::Sources;
 
 /// Shared by all workers.
@@ -34,13 +35,16 @@ pub struct Node {
     pub network: Arc<PodNetwork>,
     pub recorder: Recorder,
     pub services: Arc<Informer>,
+    /// Those bound to this node.
+    pub pods: Arc<Informer>,
+    pub max_pods: u32,
     pub sources: Sources,
     /// Who is to hear of a sandbox's events.
     pub wakers: Mutex<HashMap<String, Arc<Notify>>>,
 }
 
 impl Node {
-    pub fn pods() -> Gvr {
+    pub fn gvr() -> Gvr {
         Gvr::new("", "v1", "pods")
     }
 
@@ -51,6 +55,15 @@ impl Node {
     /// Directory of a pod's log files.
     pub fn pod_logs(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
         self.log_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+
+    /// What pods may ask for: upstream's default eviction threshold of memory is kept back.
+    pub fn allocatable(&self) -> Allocatable {
+        Allocatable {
+            milli_cpu: self.cpu_capacity,
+            memory: crate::registration::allocatable_memory(self.memory_capacity),
+            pods: self.max_pods.into(),
+        }
     }
 
     /// Runs what may block.

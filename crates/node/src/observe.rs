@@ -10,13 +10,15 @@ use canopus_api::Time;
 use canopus_runtime::{ContainerState, ContainerStatus, Runtime, SandboxState, SandboxStatus};
 
 use crate::container::{
-    CONTAINER_NAME, IMAGE_ID, POD_IPS, POD_UID, RESTART_COUNT, SANDBOX_ATTEMPT, TERMINATION_LOG, TERMINATION_POLICY,
+    CONTAINER_NAME, IMAGE, IMAGE_ID, POD_IPS, POD_UID, RESTART_COUNT, SANDBOX_ATTEMPT, TERMINATION_LOG,
+    TERMINATION_POLICY,
 };
 use crate::planner::{Instance, Observed, Sandbox, State};
 
 /// Upstream's bound on a termination message.
 const MAX_MESSAGE: u64 = 4096;
 const MAX_FALLBACK: u64 = 2048;
+const MAX_FALLBACK_LINES: usize = 80;
 
 /// The state of the pod's `sandboxes`; those that are gone are left out.
 pub fn observe(runtime: &Runtime, sandboxes: &[String]) -> canopus_runtime::Result<Observed> {
@@ -95,6 +97,7 @@ fn instance(status: ContainerStatus, current: bool) -> Instance {
         start_error: exit.and_then(|e| e.message.clone()),
         message,
         image_id: spec.annotations.get(IMAGE_ID).cloned().unwrap_or_default(),
+        image: spec.annotations.get(IMAGE).cloned().unwrap_or_default(),
         user: (spec.user.uid, spec.user.gid, spec.user.supplementary_groups.clone()),
     }
 }
@@ -107,15 +110,33 @@ fn message(status: &ContainerStatus) -> String {
     let failed = status.exit.as_ref().is_some_and(|e| e.code != 0);
     match &spec.log {
         Some(log) if own.is_empty() && fallback && failed => {
-            let text = tail(&log.path, MAX_FALLBACK * 2).unwrap_or_default();
-            // "time stream tag text" a line.
-            let lines: Vec<&str> = text.lines().filter_map(|l| l.splitn(4, ' ').nth(3)).collect();
-            let text = lines.join("\n");
-            let start = text.char_indices().map(|(i, _)| i).find(|i| text.len() - i <= 2048).unwrap_or(0);
-            text[start..].to_owned()
+            let text = tail(&log.path, MAX_FALLBACK * 4).unwrap_or_default();
+            log_end(&text)
         }
         _ => own,
     }
+}
+
+/// The last of a log: at most 80 lines and 2 KiB, as upstream. Its lines say "time stream tag text".
+fn log_end(log: &str) -> String {
+    let entries: Vec<(&str, &str)> = log
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(4, ' ').skip(2);
+            Some((fields.next()?, fields.next()?))
+        })
+        .collect();
+    let from = entries.len().saturating_sub(MAX_FALLBACK_LINES);
+    let mut text = String::new();
+    for (tag, part) in &entries[from..] {
+        text.push_str(part);
+        if !tag.starts_with('P') {
+            text.push('\n');
+        }
+    }
+    let most = usize::try_from(MAX_FALLBACK).unwrap_or(usize::MAX);
+    let start = text.char_indices().map(|(i, _)| i).find(|i| text.len() - i <= most).unwrap_or(0);
+    text.split_off(start)
 }
 
 fn tail(path: &Path, most: u64) -> Option<String> {
@@ -125,4 +146,18 @@ fn tail(path: &Path, most: u64) -> Option<String> {
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_a_message() {
+        assert_eq!(log_end("cut off\n2026 stdout P a\n2026 stdout F b\n2026 stderr F c\n"), "ab\nc\n");
+        let many: String = (0..100).map(|i| format!("t stdout F {i}\n")).collect();
+        assert!(log_end(&many).starts_with("20\n21\n"));
+        let long = format!("t stdout F {}\n", "x".repeat(5000));
+        assert_eq!(log_end(&long).len(), 2048);
+    }
 }

@@ -44,6 +44,8 @@ pub struct Instance {
     /// What it left in its termination log.
     pub message: String,
     pub image_id: String,
+    /// As the spec named it.
+    pub image: String,
     /// uid, gid and supplementary groups of its first process.
     pub user: (u32, u32, Vec<u32>),
 }
@@ -54,7 +56,12 @@ impl Instance {
     }
 
     fn failed(&self) -> bool {
-        self.exit_code != 0 || self.state == State::Unknown
+        self.code() != 0
+    }
+
+    /// How it ended; one that was lost was killed.
+    pub fn code(&self) -> i64 {
+        if self.state == State::Unknown { 137 } else { i64::from(self.exit_code) }
     }
 }
 
@@ -183,8 +190,10 @@ pub enum Action {
 pub enum KillReason {
     /// The pod goes away.
     Stop,
-    /// "liveness" or "startup".
-    Probe(&'static str),
+    /// "liveness" or "startup", and whether it is to run again.
+    Probe(&'static str, bool),
+    /// Its image was changed.
+    Changed,
 }
 
 /// A container that has to wait for its restart.
@@ -210,10 +219,9 @@ impl Plan {
     }
 }
 
-/// Why a pod is to be stopped.
-pub fn must_stop(pod: Option<&Value>, now: Time) -> bool {
-    let Some(pod) = pod else { return true };
-    pod::is_deleting(pod) || pod::is_terminal(pod) || pod::deadline(pod).is_some_and(|d| d <= now)
+/// Whether a pod is to be stopped; `gone`: the API no longer has it.
+pub fn must_stop(pod: &Value, gone: bool, now: Time) -> bool {
+    gone || pod::is_deleting(pod) || pod::is_terminal(pod) || pod::deadline(pod).is_some_and(|d| d <= now)
 }
 
 struct Planner<'a> {
@@ -231,12 +239,11 @@ enum Progress {
     Failed,
 }
 
-/// Plans for `pod`; `None` when the API no longer has it.
-pub fn plan(pod: Option<&Value>, observed: &Observed, probes: &ProbeResults, memory: &Memory, now: Time) -> Plan {
-    if must_stop(pod, now) {
+/// Plans for `pod`, which is the last that was known if it is `gone`.
+pub fn plan(pod: &Value, gone: bool, observed: &Observed, probes: &ProbeResults, memory: &Memory, now: Time) -> Plan {
+    if must_stop(pod, gone, now) {
         return stop(pod, observed, memory, now);
     }
-    let Some(pod) = pod else { return Plan::default() };
     let mut planner = Planner { pod, observed, probes, memory, now, plan: Plan::default() };
     planner.decide();
     if let Some(deadline) = pod::deadline(pod) {
@@ -246,15 +253,11 @@ pub fn plan(pod: Option<&Value>, observed: &Observed, probes: &ProbeResults, mem
 }
 
 /// Containers first, sidecars once those are gone, in the reverse of their order; then the sandbox.
-fn stop(pod: Option<&Value>, observed: &Observed, memory: &Memory, now: Time) -> Plan {
+fn stop(pod: &Value, observed: &Observed, memory: &Memory, now: Time) -> Plan {
     let mut plan = Plan::default();
-    let grace = pod.map_or(Duration::from_secs(30), pod::grace);
-    let sidecars: Vec<&str> = pod
-        .map_or(&[][..], |p| p["spec"]["initContainers"].items())
-        .iter()
-        .filter(|c| pod::is_sidecar(c))
-        .map(|c| c["name"].str())
-        .collect();
+    let grace = pod::grace(pod);
+    let inits = pod["spec"]["initContainers"].items().iter();
+    let sidecars: Vec<&str> = inits.filter(|c| pod::is_sidecar(c)).map(|c| c["name"].str()).collect();
     let running: Vec<&Instance> = observed.running().collect();
     let mut batch: Vec<&Instance> = running.iter().copied().filter(|i| !sidecars.contains(&i.name.as_str())).collect();
     if batch.is_empty() {
@@ -297,11 +300,13 @@ impl Planner<'_> {
         let mains = self.pod["spec"]["containers"].items();
         let failed_init = self.pod["spec"]["initContainers"].items().iter().any(|c| {
             let run = self.observed.latest(c["name"].str());
-            !pod::is_sidecar(c) && run.is_some_and(|i| i.is_over() && i.failed() && !self.restarts(i))
+            !pod::is_sidecar(c) && run.is_some_and(|i| i.is_over() && i.failed() && !self.restarts(c, i))
         });
-        let all_over = mains
-            .iter()
-            .all(|c| self.observed.latest(c["name"].str()).is_some_and(|i| i.is_over() && !self.restarts(i)));
+        let is_over = |c: &Value| {
+            let run = self.observed.latest(c["name"].str());
+            run.is_some_and(|i| i.is_over() && !self.restarts(c, i))
+        };
+        let all_over = mains.iter().all(is_over);
         if all_over || failed_init {
             self.plan.over = true;
             return;
@@ -313,13 +318,9 @@ impl Planner<'_> {
         self.plan.actions.push(Action::CreateSandbox { attempt });
     }
 
-    /// Whether the pod's restart policy runs this container again.
-    fn restarts(&self, instance: &Instance) -> bool {
-        match self.pod["spec"]["restartPolicy"].str() {
-            "Never" => false,
-            "OnFailure" => instance.failed(),
-            _ => true,
-        }
+    /// Whether this container runs again, now that it has ended.
+    fn restarts(&self, container: &Value, instance: &Instance) -> bool {
+        pod::restarts(self.pod, container, instance.code()) || is_changed(container, instance)
     }
 
     fn init_containers(&mut self) -> Progress {
@@ -353,7 +354,7 @@ impl Planner<'_> {
                     }
                 }
                 Some(i) if !i.failed() => {}
-                Some(_) if pod["spec"]["restartPolicy"].str() == "Never" => return Progress::Failed,
+                Some(i) if !self.restarts(container, &i) => return Progress::Failed,
                 Some(i) => {
                     self.restart(&i);
                     return Progress::Waiting;
@@ -375,9 +376,10 @@ impl Planner<'_> {
                 }
                 Some(i) if i.state == State::Running => {
                     all_over = false;
+                    self.check_change(container, &i);
                     self.check_probes(&i);
                 }
-                Some(i) if self.restarts(&i) => {
+                Some(i) if self.restarts(container, &i) => {
                     all_over = false;
                     self.restart(&i);
                 }
@@ -391,7 +393,7 @@ impl Planner<'_> {
 
     /// Nothing is left to do but to end what runs beside.
     fn finish(&mut self) {
-        let end = stop(Some(self.pod), self.observed, self.memory, self.now);
+        let end = stop(self.pod, self.observed, self.memory, self.now);
         self.plan.actions = end.actions;
         self.plan.over = end.over;
     }
@@ -403,8 +405,18 @@ impl Planner<'_> {
             let own = container.map(|c| &c[if *kind == "startup" { "startupProbe" } else { "livenessProbe" }]);
             let own = own.and_then(|p| p["terminationGracePeriodSeconds"].as_i64());
             let grace = own.map_or(pod::grace(self.pod), |s| Duration::from_secs(u64::try_from(s).unwrap_or(0)));
+            // As upstream, which asks only the policies, not the rules: an exit code isn't known yet.
+            let again = container.is_some_and(|c| pod::restarts(self.pod, c, 1));
             let (id, name) = (instance.id.clone(), instance.name.clone());
-            self.plan.actions.push(Action::Kill { id, name, reason: KillReason::Probe(kind), grace });
+            self.plan.actions.push(Action::Kill { id, name, reason: KillReason::Probe(kind, again), grace });
+        }
+    }
+
+    fn check_change(&mut self, container: &Value, instance: &Instance) {
+        if is_changed(container, instance) && !self.memory.stopping.contains_key(&instance.id) {
+            let (id, name) = (instance.id.clone(), instance.name.clone());
+            let grace = pod::grace(self.pod);
+            self.plan.actions.push(Action::Kill { id, name, reason: KillReason::Changed, grace });
         }
     }
 
@@ -433,6 +445,11 @@ impl Planner<'_> {
             None => self.start_attempt(&instance.name, instance.attempt + 1),
         }
     }
+}
+
+/// Whether the container runs another image than the spec says by now.
+fn is_changed(container: &Value, instance: &Instance) -> bool {
+    !instance.image.is_empty() && container["image"].str() != instance.image
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ fn run(name: &str, attempt: u32, state: State, exit_code: i32) -> Instance {
         start_error: None,
         message: String::new(),
         image_id: String::new(),
+        image: String::new(),
         user: (0, 0, Vec::new()),
     }
 }
@@ -39,7 +40,7 @@ fn spec(policy: &str) -> Value {
 }
 
 fn decide(pod: &Value, observed: &Observed, memory: &Memory) -> Plan {
-    plan(Some(pod), observed, &ProbeResults::default(), memory, NOW)
+    plan(pod, false, observed, &ProbeResults::default(), memory, NOW)
 }
 
 fn describe(plan: &Plan) -> String {
@@ -137,7 +138,10 @@ fn the_way_down() {
     assert_eq!(describe(&decide(&pod, &observed(vec![run("side", 0, Running, 0)]), &memory)), "kill side-0 1s");
     assert_eq!(describe(&decide(&pod, &observed(vec![]), &memory)), "stop sandbox");
     assert_eq!(describe(&decide(&pod, &Observed::default(), &memory)), "over");
-    assert_eq!(describe(&plan(None, &Observed::default(), &ProbeResults::default(), &memory, NOW)), "over");
+    let forced = spec("Always");
+    let decide = |o: &Observed| plan(&forced, true, o, &ProbeResults::default(), &Memory::default(), NOW);
+    assert_eq!(describe(&decide(&all)), "kill a-0 30s");
+    assert_eq!(describe(&decide(&Observed::default())), "over");
 }
 
 #[test]
@@ -147,8 +151,32 @@ fn a_failed_liveness_probe_kills() {
     let seen = observed(vec![run("a", 0, State::Running, 0), run("b", 0, State::Running, 0)]);
     let mut probes = ProbeResults::default();
     probes.failed.insert("a-0".into(), "liveness");
-    let plan = plan(Some(&pod), &seen, &probes, &Memory::default(), NOW);
+    let plan = plan(&pod, false, &seen, &probes, &Memory::default(), NOW);
     assert_eq!(describe(&plan), "kill a-0 30s");
+}
+
+#[test]
+fn a_start_under_way_is_waited_for() {
+    let mut pod = spec("Always");
+    pod.set_path(&["spec", "initContainers"], Value::Array(vec![]));
+    let seen = observed(vec![run("a", 0, State::Starting, 0), run("b", 0, State::Running, 0)]);
+    let plan = decide(&pod, &seen, &Memory::default());
+    assert_eq!((describe(&plan).as_str(), plan.wake.is_some()), ("", true));
+    pod.set_path(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");
+    let alone = observed(vec![run("a", 0, State::Starting, 0)]);
+    assert_eq!(describe(&decide(&pod, &alone, &Memory::default())), "");
+}
+
+#[test]
+fn a_changed_image_restarts() {
+    let mut pod = spec("Never");
+    pod.set_path(&["spec", "initContainers"], Value::Array(vec![]));
+    pod.set_path(&["spec", "containers"], value!([{"name": "a", "image": "new"}]));
+    let mut seen = observed(vec![run("a", 0, State::Running, 0)]);
+    seen.instances[0].image = "old".into();
+    assert_eq!(describe(&decide(&pod, &seen, &Memory::default())), "kill a-0 30s");
+    seen.instances[0].state = State::Exited;
+    assert_eq!(describe(&decide(&pod, &seen, &Memory::default())), "start a 1");
 }
 
 #[test]

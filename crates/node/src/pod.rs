@@ -58,9 +58,55 @@ pub fn deadline(pod: &Value) -> Option<Time> {
     Some(start.plus(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
 }
 
+/// Whether a container that has ended with `exit_code` runs again: its rules, else its policy, else the pod's.
+pub fn restarts(pod: &Value, container: &Value, exit_code: i64) -> bool {
+    let own = container["restartPolicy"].str();
+    let matches = |rule: &&Value| {
+        let codes = &rule["exitCodes"];
+        let listed = codes["values"].items().iter().any(|v| v.as_i64() == Some(exit_code));
+        match codes["operator"].str() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    };
+    if !own.is_empty()
+        && let Some(rule) = container["restartPolicyRules"].items().iter().find(matches)
+        && rule["action"].str() == "Restart"
+    {
+        return true;
+    }
+    let policy = if own.is_empty() { pod["spec"]["restartPolicy"].str() } else { own };
+    match policy {
+        "Never" => false,
+        "OnFailure" => exit_code != 0,
+        _ => true,
+    }
+}
+
 /// A quantity of a container's `resources.<kind>.<resource>`.
 pub fn resource(container: &Value, kind: &str, resource: &str) -> Option<Quantity> {
     Quantity::from_value(container["resources"][kind].get(resource)?)
+}
+
+/// What a pod asks for: its containers and sidecars together, or what an init container needs beside the sidecars
+/// before it, plus overhead. Millicores of "cpu", else whole units.
+pub fn request(pod: &Value, name: &str) -> i64 {
+    let number = |q: Quantity| if name == "cpu" { q.milli_value() } else { q.value() };
+    let of = |c: &Value| resource(c, "requests", name).map_or(0, number);
+    let spec = &pod["spec"];
+    let (mut sidecars, mut most) = (0_i64, 0_i64);
+    for init in spec["initContainers"].items() {
+        if is_sidecar(init) {
+            sidecars = sidecars.saturating_add(of(init));
+            most = most.max(sidecars);
+        } else {
+            most = most.max(sidecars.saturating_add(of(init)));
+        }
+    }
+    let mains = spec["containers"].items().iter().map(of).fold(sidecars, i64::saturating_add);
+    let overhead = spec["overhead"].get(name).and_then(Quantity::from_value).map_or(0, number);
+    most.max(mains).saturating_add(overhead)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +157,23 @@ pub fn qos(pod: &Value) -> Qos {
 mod tests {
     use super::*;
     use canopus_api::value;
+
+    #[test]
+    fn restart_rules_come_before_policies() {
+        let pod = value!({"spec": {"restartPolicy": "Never"}});
+        let rules = value!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+        let cases = [
+            (value!({}), 1, false),
+            (value!({"restartPolicy": "Always"}), 0, true),
+            (value!({"restartPolicy": "OnFailure"}), 0, false),
+            (value!({"restartPolicy": "OnFailure"}), 3, true),
+            (value!({"restartPolicy": "Never", "restartPolicyRules": rules.clone()}), 42, true),
+            (value!({"restartPolicy": "Never", "restartPolicyRules": rules}), 1, false),
+        ];
+        for (container, code, wanted) in cases {
+            assert_eq!(restarts(&pod, &container, code), wanted, "{container:?} {code}");
+        }
+    }
 
     #[test]
     fn qos_classes() {

@@ -36,6 +36,11 @@ pub fn memory_capacity() -> std::io::Result<i64> {
     Ok(meminfo(&text, "MemTotal:"))
 }
 
+/// Less upstream's default hard eviction threshold.
+pub fn allocatable_memory(capacity: i64) -> i64 {
+    (capacity - (100 << 20)).max(0)
+}
+
 fn meminfo(text: &str, key: &str) -> i64 {
     let line = text.lines().find_map(|l| l.strip_prefix(key));
     let number = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<i64>().ok());
@@ -81,8 +86,7 @@ pub fn node_status(facts: &Facts, images: Vec<Value>, old: &Value, now: Time) ->
         "hugepages-1Gi": "0", "hugepages-2Mi": "0",
     });
     let mut allocatable = capacity.clone();
-    // Upstream's default hard eviction thresholds.
-    allocatable.set("memory", format!("{}Ki", (facts.memory - (100 << 20)).max(0) / 1024));
+    allocatable.set("memory", format!("{}Ki", allocatable_memory(facts.memory) / 1024));
     allocatable.set("ephemeral-storage", Quantity::from_int(facts.disk / 10 * 9).to_string());
     let conditions = [
         ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),

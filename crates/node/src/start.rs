@@ -7,11 +7,12 @@ use std::time::Duration;
 use canopus_api::{Gvr, Target, Value};
 use canopus_client::now;
 use canopus_images::Image;
-use canopus_runtime::spec::{ContainerSpec, Mount, SandboxSpec, User};
+use canopus_runtime::spec::{ContainerSpec, Mount, SandboxSpec, Seccomp, User};
 use tokio::io::AsyncReadExt;
 
 use crate::Error;
 use crate::container::{self, Parts};
+use crate::devices;
 use crate::env::{self, References};
 use crate::mounts::fs_group;
 use crate::node::Node;
@@ -59,7 +60,15 @@ impl Worker {
 
     async fn try_sandbox(&mut self, pod: &Value, attempt: u32) -> Result<(), Error> {
         let dns = container::dns(pod, self.node.cluster_dns, &self.node.cluster_domain, &self.node.host_dns);
-        let mut spec = container::sandbox(pod, attempt, dns);
+        let hostname = container::hostname(pod, &self.node.cluster_domain);
+        if hostname.len() > 64 {
+            let (length, which) = (hostname.len(), format!("FQDN {hostname} is too long"));
+            return Err(Error::Volume(format!(
+                "Failed to construct FQDN from pod hostname and cluster domain, {which} (64 characters is the max, \
+                 {length} characters requested)"
+            )));
+        }
+        let mut spec = container::sandbox(pod, attempt, dns, hostname);
         spec.id = random_id().await?;
         let id = spec.id.clone();
         // Before it is made, so that none of its events is missed.
@@ -146,8 +155,12 @@ impl Worker {
             Err(error) => return Err(error.into()),
         };
         if let Some(image) = found {
-            let message =
-                format!("Container image {wanted:?} already present on machine and can be accessed by the pod");
+            let message = match spec["imagePullPolicy"].str() {
+                "Always" => format!(
+                    "Container image {wanted:?} already present on machine and used as it is: no registry is configured"
+                ),
+                _ => format!("Container image {wanted:?} already present on machine and can be accessed by the pod"),
+            };
             self.event(pod, "Normal", "Pulled", message, name);
             self.pulls.remove(name);
             return Ok(Some(image));
@@ -240,9 +253,13 @@ impl Worker {
             Ok(rootfs) => rootfs,
             Err(error) => return Ok(Err(refuse(CREATE)(chain(&error)))),
         };
-        let user = match self.user(pod, spec, image, &rootfs).await {
+        let (user, home) = match self.user(pod, spec, image, &rootfs).await {
             Ok(user) => user,
             Err(refusal) => return Ok(Err(refusal)),
+        };
+        let seccomp = match self.seccomp(pod, &spec["securityContext"]).await {
+            Ok(seccomp) => seccomp,
+            Err(message) => return Ok(Err(refuse(CREATE)(message))),
         };
         let (name, dir) = (spec["name"].str(), self.node.pod_dir(&self.uid));
         let logs = self.node.pod_logs(&self.namespace, &self.name, &self.uid).join(name);
@@ -263,12 +280,38 @@ impl Worker {
             image: &image.config,
             rootfs,
             user,
+            home,
+            seccomp,
+            hostname: container::hostname(pod, &self.node.cluster_domain),
+            devices: if spec["securityContext"]["privileged"].bool() { devices::all() } else { Vec::new() },
             env,
             mounts,
             log: logs.join(format!("{attempt}.log")),
             termination_log,
             memory_capacity: self.node.memory_capacity,
         })))
+    }
+
+    /// The profile a container is confined by; a local one is read from the node's `seccomp` directory.
+    async fn seccomp(&self, pod: &Value, security: &Value) -> Result<Seccomp, String> {
+        let own = &security["seccompProfile"];
+        let profile = if own.is_null() { &pod["spec"]["securityContext"]["seccompProfile"] } else { own };
+        match profile["type"].str() {
+            _ if security["privileged"].bool() => Ok(Seccomp::Unconfined),
+            "RuntimeDefault" => Ok(Seccomp::RuntimeDefault),
+            "Localhost" => {
+                let name = profile["localhostProfile"].str();
+                let clean = Path::new(name).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+                let path = self.node.state_dir.join("seccomp").join(name);
+                if !clean || name.is_empty() {
+                    return Err(format!("invalid seccomp profile path {name:?}"));
+                }
+                let text = tokio::fs::read_to_string(&path).await;
+                text.map(Seccomp::Profile)
+                    .map_err(|e| format!("cannot load seccomp profile {:?}: {e}", path.display().to_string()))
+            }
+            _ => Ok(Seccomp::Unconfined),
+        }
     }
 
     /// The ConfigMaps and Secrets that the container's environment is made of.
@@ -297,7 +340,8 @@ impl Worker {
         Ok(refs)
     }
 
-    async fn user(&self, pod: &Value, spec: &Value, image: &Image, rootfs: &Path) -> Result<User, Refusal> {
+    /// Who the container runs as, and their home directory.
+    async fn user(&self, pod: &Value, spec: &Value, image: &Image, rootfs: &Path) -> Result<(User, String), Refusal> {
         let shared = &pod["spec"]["securityContext"];
         let own = &spec["securityContext"];
         let number = |field: &str| {
@@ -307,12 +351,11 @@ impl Worker {
         let wanted = number("runAsUser").map_or_else(|| image.config.user.clone(), |uid| uid.to_string());
         let resolved = self.node.images.user(rootfs, &wanted).await.map_err(|e| refuse(CREATE)(chain(&e)))?;
         let non_root = own["runAsNonRoot"].as_bool().or_else(|| shared["runAsNonRoot"].as_bool());
-        if non_root == Some(true) && resolved.uid == 0 {
+        if non_root == Some(true)
+            && let Some(why) = container::root_refusal(number("runAsUser"), &image.config.user)
+        {
             let who = format!("(pod: {:?}, container: {})", pod::format(pod), spec["name"].str());
-            return Err(refuse(CONFIG)(match number("runAsUser") {
-                Some(_) => format!("container's runAsUser breaks non-root policy {who}"),
-                None => format!("container has runAsNonRoot and image will run as root {who}"),
-            }));
+            return Err(refuse(CONFIG)(format!("{why} {who}")));
         }
         let mut groups: Vec<u32> = match shared["supplementalGroupsPolicy"].str() {
             "Strict" => Vec::new(),
@@ -322,7 +365,8 @@ impl Worker {
         groups.extend(fs_group(pod));
         groups.sort_unstable();
         groups.dedup();
-        Ok(User { uid: resolved.uid, gid: number("runAsGroup").unwrap_or(resolved.gid), supplementary_groups: groups })
+        let gid = number("runAsGroup").unwrap_or(resolved.gid);
+        Ok((User { uid: resolved.uid, gid, supplementary_groups: groups }, resolved.home))
     }
 }
 
@@ -348,10 +392,8 @@ fn make_sandbox(
             }
         };
         let shown: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
-        let hosts = match pod["spec"]["hostNetwork"].bool() {
-            true => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
-            false => container::etc_hosts(pod, &ips, &node.cluster_domain),
-        };
+        let host = pod["spec"]["hostNetwork"].bool().then(|| std::fs::read_to_string("/etc/hosts").unwrap_or_default());
+        let hosts = container::etc_hosts(pod, &ips, &node.cluster_domain, host.as_deref());
         let dir = node.pod_dir(uid);
         std::fs::create_dir_all(&dir)?;
         std::fs::write(dir.join("etc-hosts"), hosts)?;
@@ -389,7 +431,7 @@ fn mounts(
     env: &[(String, String)],
 ) -> Result<Vec<Mount>, String> {
     let mut list = Vec::new();
-    for mount in spec["volumeMounts"].items() {
+    for (index, mount) in spec["volumeMounts"].items().iter().enumerate() {
         let name = mount["name"].str();
         let volume = pod["spec"]["volumes"].items().iter().find(|v| v["name"].str() == name);
         let volume = volume.ok_or_else(|| format!("volume {name:?} is not in the pod"))?;
@@ -399,12 +441,14 @@ fn mounts(
             "" => mount["subPath"].str().to_owned(),
             expression => env::expand(expression, lookup),
         };
-        if !sub.is_empty() {
-            source = volumes::sub_path(&source, &sub)?;
-        }
         if volumes::kind(volume) == "hostPath" && !source.exists() {
             // As upstream's runtimes: a host path without a type is made.
             std::fs::create_dir_all(&source).map_err(|e| format!("failed to create {}: {e}", source.display()))?;
+        }
+        if !sub.is_empty() {
+            let target = dir.join("volume-subpaths").join(name).join(spec["name"].str()).join(index.to_string());
+            volumes::subpath::bind(&source, &sub, &target)?;
+            source = target;
         }
         list.push(container::volume_mount(mount, &source, volumes::has_payload(volume)));
     }

@@ -50,7 +50,9 @@ pub fn pod_status(pod: &Value, inputs: &Inputs) -> Value {
             status.set(name, &old[name]);
         }
     }
-    if pod::deadline(pod).is_some_and(|d| d <= inputs.now) && !pod::is_terminal(pod) {
+    // As upstream: terminal only once nothing runs any more.
+    let runs = inputs.observed.running().next().is_some();
+    if pod::deadline(pod).is_some_and(|d| d <= inputs.now) && !pod::is_terminal(pod) && !runs {
         status.set("phase", "Failed");
         status.set("reason", "DeadlineExceeded");
         status.set("message", "Pod was active on the node longer than the specified deadline");
@@ -175,57 +177,52 @@ fn is_sidecar_name(pod: &Value, name: &str) -> bool {
     pod::container(pod, name).is_some_and(pod::is_sidecar)
 }
 
+/// How a container ended, this time or, if it waits, the last.
+fn ended(status: &Value) -> Option<i64> {
+    let state = &status["state"];
+    let of = if state["waiting"].is_null() { &state["terminated"] } else { &status["lastState"]["terminated"] };
+    (!of.is_null()).then(|| of["exitCode"].int())
+}
+
+/// Upstream's `getPhase`.
 fn phase(pod: &Value, init: &[Value], mains: &[Value], inputs: &Inputs) -> &'static str {
-    let policy = pod["spec"]["restartPolicy"].str();
     let initialized = has_initialized(pod, mains);
-    let specs = pod["spec"]["initContainers"].items();
-    let (mut pending, mut failed, mut sidecar_runs) = (0, 0, false);
-    for (spec, status) in specs.iter().zip(init) {
-        let state = &status["state"];
-        if pod::is_sidecar(spec) {
-            sidecar_runs |= !state["running"].is_null();
-            pending += usize::from(!initialized && !status["started"].bool());
-        } else {
-            match state.get("terminated") {
-                Some(t) => failed += usize::from(t["exitCode"].int() != 0),
-                None => pending += usize::from(!initialized),
+    let (mut pending, mut waiting, mut running) = (0, 0, 0);
+    for (spec, status) in pod["spec"]["initContainers"].items().iter().zip(init) {
+        let runs = !status["state"]["running"].is_null();
+        match (pod::is_sidecar(spec), ended(status)) {
+            (false, None) => pending += usize::from(!initialized),
+            (false, Some(0)) => {}
+            (false, Some(code)) if inputs.terminal || !pod::restarts(pod, spec, code) => return "Failed",
+            (false, Some(_)) => {}
+            (true, _) if runs => {
+                running += 1;
+                pending += usize::from(!initialized && !status["started"].bool());
             }
+            (true, None) => waiting += usize::from(!initialized),
+            (true, Some(_)) => {}
         }
     }
-    if failed > 0 && policy == "Never" {
-        return "Failed";
-    }
-    if failed > 0 && inputs.terminal {
-        return "Failed";
-    }
-    let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
-    for status in mains {
-        let state = &status["state"];
-        if !state["running"].is_null() {
-            running += 1;
-        } else if let Some(t) = state.get("terminated") {
-            stopped += 1;
-            succeeded += usize::from(t["exitCode"].int() == 0);
-        } else if !status["lastState"]["terminated"].is_null() {
-            stopped += 1;
-        } else {
-            waiting += 1;
+    let (mut stopped, mut succeeded, mut over) = (0, 0, 0);
+    for (spec, status) in pod["spec"]["containers"].items().iter().zip(mains) {
+        match ended(status) {
+            _ if !status["state"]["running"].is_null() => running += 1,
+            Some(code) => {
+                stopped += 1;
+                succeeded += usize::from(code == 0);
+                over += usize::from(!pod::restarts(pod, spec, code));
+            }
+            None => waiting += 1,
         }
     }
     if inputs.terminal && running == 0 {
         return if stopped > 0 && waiting == 0 && stopped == succeeded { "Succeeded" } else { "Failed" };
     }
-    if pending > 0 || waiting > 0 {
-        return "Pending";
-    }
-    if running > 0 || sidecar_runs {
-        return "Running";
-    }
-    match policy {
-        "Never" if stopped == succeeded => "Succeeded",
-        "Never" => "Failed",
-        "OnFailure" if stopped == succeeded => "Succeeded",
-        _ => "Running",
+    match () {
+        () if pending > 0 || waiting > 0 => "Pending",
+        () if running > 0 || stopped != over => "Running",
+        () if stopped == succeeded => "Succeeded",
+        () => "Failed",
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use canopus_api::{DeleteOptions, Object, Patch, Target, Time, Value, WriteOptions, value};
+use canopus_api::{DeleteOptions, Object, Patch, Target, Time, Value, View, WriteOptions, value};
 use canopus_client::now;
 use canopus_runtime::SandboxStatus;
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
+use crate::admission::{self, Refusal};
 use crate::mounts::Volumes;
 use crate::node::Node;
 use crate::observe;
@@ -26,6 +27,8 @@ pub type PodWatch = watch::Receiver<Option<Arc<Object>>>;
 
 /// A pod whose work failed in a way that isn't its own fault is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// What a container gets to end in, however little was asked for: upstream's minimum.
+const MIN_GRACE: Duration = Duration::from_secs(2);
 
 pub struct Worker {
     pub(crate) node: Arc<Node>,
@@ -45,17 +48,18 @@ pub struct Worker {
     probers: Probers,
     /// Stops that came to an end.
     stopped: Arc<Mutex<Vec<String>>>,
-    /// The object after our last status write.
-    written: Option<Arc<Object>>,
+    /// The newest object known: from the watch or our last status write. The last one, once it is gone.
+    newest: Arc<Object>,
     cleaned: bool,
 }
 
 impl Worker {
-    pub fn new(node: Arc<Node>, identity: [&str; 3], pod: PodWatch, found: Vec<SandboxStatus>) -> Self {
-        let [uid, namespace, name] = identity.map(str::to_owned);
+    pub fn new(node: Arc<Node>, newest: Arc<Object>, pod: PodWatch, found: Vec<SandboxStatus>) -> Self {
+        let facts = &newest.facts;
+        let [uid, namespace, name] = [&facts.uid, &facts.namespace, &facts.name].map(|s| s.to_string());
         let notify = Arc::new(Notify::new());
-        let newest = found.iter().max_by_key(|s| s.created_at);
-        let pod_ips = match newest {
+        let last = found.iter().max_by_key(|s| s.created_at);
+        let pod_ips = match last {
             Some(sandbox) if sandbox.spec.host_network => vec![node.ip],
             Some(sandbox) => observe::addresses(sandbox),
             None => Vec::new(),
@@ -80,7 +84,7 @@ impl Worker {
             pulls: BTreeMap::new(),
             sandbox_failures: 0,
             stopped: Arc::default(),
-            written: None,
+            newest,
             cleaned: false,
         }
     }
@@ -111,43 +115,43 @@ impl Worker {
         }
     }
 
-    /// The newest of what the watch said and what our own last write answered.
-    fn current(&mut self) -> Option<Arc<Value>> {
-        let watched = self.pod.borrow_and_update().clone()?;
-        let newest = match &self.written {
-            Some(written) if written.revision > watched.revision => written.clone(),
-            _ => watched,
-        };
-        Some(newest.value())
+    /// The newest of what the watch said and what our own last write answered, and whether it is gone.
+    fn current(&mut self) -> (Arc<Value>, bool) {
+        let watched = self.pod.borrow_and_update().clone();
+        let gone = watched.is_none();
+        if let Some(watched) = watched.filter(|w| w.revision > self.newest.revision) {
+            self.newest = watched;
+        }
+        (self.newest.value(), gone)
     }
 
     /// One round. When to do the next even if nothing happens; the outer `None`: never again.
     async fn step(&mut self) -> Result<Option<Option<Time>>, Error> {
         loop {
-            let pod = self.current();
+            let (pod, gone) = self.current();
             let observed = self.observe().await?;
-            if let Some(pod) = &pod {
-                self.probers.sync(pod, &observed, &self.pod_ips);
+            if observed.sandbox.is_none()
+                && !planner::must_stop(&pod, gone, now())
+                && let Some(refusal) = self.refusal(&pod)
+            {
+                self.reject(&pod, refusal).await?;
+                continue;
             }
+            self.probers.sync(&pod, &observed, &self.pod_ips);
             let probes = self.probers.results();
-            let plan = planner::plan(pod.as_deref(), &observed, &probes, &self.memory, now());
-            self.note_crash_loops(pod.as_deref(), &plan);
-            if let Some(pod) = &pod {
-                self.report(pod, &observed, plan.over).await?;
+            let plan = planner::plan(&pod, gone, &observed, &probes, &self.memory, now());
+            self.note_crash_loops(&pod, &plan);
+            if !gone {
+                self.report(&pod, &observed, plan.over).await?;
             }
             if plan.over && plan.actions.is_empty() {
-                return self.end(pod.as_deref()).await;
+                return self.end(&pod, gone).await;
             }
             let mut wake = plan.wake;
-            if let Some(pod) = pod.as_deref().filter(|p| !planner::must_stop(Some(p), now())) {
-                match self.refresh_volumes(pod).await {
+            if !planner::must_stop(&pod, gone, now()) {
+                match self.volumes_ready(&pod).await {
                     Ok(due) => wake = earliest(wake, due),
-                    Err(error) => {
-                        // Running containers go on; new ones need their volumes.
-                        let message = format!("MountVolume.SetUp failed: {error}");
-                        self.node.recorder.warning(pod, "FailedMount", message);
-                        return Ok(Some(earliest(wake, Some(now().plus(RETRY * 2)))));
-                    }
+                    Err(retry) => return Ok(Some(earliest(wake, Some(retry)))),
                 }
             }
             if plan.actions.is_empty() {
@@ -155,10 +159,11 @@ impl Worker {
             }
             let mut progressed = false;
             for action in plan.actions {
-                progressed |= self.act(pod.as_deref(), &observed, action).await?;
+                progressed |= self.act(&pod, &observed, action).await?;
             }
             if !progressed {
-                if let Some(pod) = self.current() {
+                let (pod, gone) = self.current();
+                if !gone {
                     self.report(&pod, &observed, false).await?;
                 }
                 let retries = self.memory.retry.values().copied().chain(self.memory.sandbox_retry);
@@ -166,6 +171,24 @@ impl Worker {
                 return Ok(Some(earliest(wake, due)));
             }
         }
+    }
+
+    /// Why the pod may not run here; asked before anything of it is made.
+    fn refusal(&self, pod: &Value) -> Option<Refusal> {
+        let others = self.node.pods.list("").into_iter().filter(|p| p.facts.uid != self.uid.as_str());
+        let others: Vec<Arc<Value>> = others.map(|p| p.value()).collect();
+        // Those that were let in have a start time.
+        let admitted = |p: &&Value| !pod::is_terminal(p) && !p["status"]["startTime"].is_null();
+        admission::refusal(pod, others.iter().map(|p| &**p).filter(admitted), self.node.allocatable())
+    }
+
+    async fn reject(&mut self, pod: &Value, (reason, message): Refusal) -> Result<(), Error> {
+        self.node.recorder.warning(pod, &reason, &message);
+        let status = value!({
+            "phase": "Failed", "reason": reason, "message": format!("Pod was rejected: {message}"), "startTime": now(),
+            "qosClass": pod::qos(pod).name(), "observedGeneration": pod["metadata"]["generation"].clone(),
+        });
+        self.write(status).await
     }
 
     async fn observe(&mut self) -> Result<Observed, Error> {
@@ -179,9 +202,8 @@ impl Worker {
         Ok(observed)
     }
 
-    fn note_crash_loops(&mut self, pod: Option<&Value>, plan: &Plan) {
+    fn note_crash_loops(&mut self, pod: &Value, plan: &Plan) {
         for crash in &plan.crash_loops {
-            let Some(pod) = pod else { return };
             let message = format!(
                 "back-off {} restarting failed container={} pod={}",
                 go_duration(crash.delay),
@@ -206,21 +228,21 @@ impl Worker {
     }
 
     /// Carries one action out; whether it changed anything.
-    async fn act(&mut self, pod: Option<&Value>, observed: &Observed, action: Action) -> Result<bool, Error> {
-        match (action, pod) {
-            (Action::CreateSandbox { attempt }, Some(pod)) => self.create_sandbox(pod, attempt).await,
-            (Action::Start { name, attempt }, Some(pod)) => {
+    async fn act(&mut self, pod: &Value, observed: &Observed, action: Action) -> Result<bool, Error> {
+        match action {
+            Action::CreateSandbox { attempt } => self.create_sandbox(pod, attempt).await,
+            Action::Start { name, attempt } => {
                 if attempt > 0 && observed.latest(&name).is_some() {
                     let next = Backoff::next(self.memory.backoff.get(&name).copied(), now());
                     self.memory.backoff.insert(name.clone(), next);
                 }
                 self.start(pod, observed, &name, attempt).await
             }
-            (Action::Kill { id, name, reason, grace }, pod) => {
+            Action::Kill { id, name, reason, grace } => {
                 self.kill(pod, id, &name, reason, grace);
                 Ok(false)
             }
-            (Action::StopSandbox { id }, _) => {
+            Action::StopSandbox { id } => {
                 let uid = self.uid.clone();
                 self.node
                     .blocking(move |node| {
@@ -232,18 +254,18 @@ impl Worker {
                     .await??;
                 Ok(true)
             }
-            _ => Ok(false),
         }
     }
 
-    fn kill(&mut self, pod: Option<&Value>, id: String, name: &str, reason: KillReason, grace: Duration) {
-        if let Some(pod) = pod {
-            let message = match reason {
-                KillReason::Stop => format!("Stopping container {name}"),
-                KillReason::Probe(kind) => format!("Container {name} failed {kind} probe, will be restarted"),
-            };
-            self.event(pod, "Normal", "Killing", message, name);
-        }
+    fn kill(&mut self, pod: &Value, id: String, name: &str, reason: KillReason, grace: Duration) {
+        let message = match reason {
+            KillReason::Stop => format!("Stopping container {name}"),
+            KillReason::Probe(kind, true) => format!("Container {name} failed {kind} probe, will be restarted"),
+            KillReason::Probe(kind, false) => format!("Container {name} failed {kind} probe"),
+            KillReason::Changed => format!("Container {name} definition changed, will be restarted"),
+        };
+        self.event(pod, "Normal", "Killing", message, name);
+        let grace = grace.max(MIN_GRACE);
         self.memory.stopping.insert(id.clone(), now().plus(grace));
         let (node, stopped, notify) = (self.node.clone(), self.stopped.clone(), self.notify.clone());
         tokio::task::spawn_blocking(move || {
@@ -271,12 +293,20 @@ impl Worker {
                 terminal: over,
             },
         );
-        let Some(patch) = status::diff(&pod["status"], &new) else { return Ok(()) };
+        match status::diff(&pod["status"], &new) {
+            Some(patch) => self.write(patch).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, patch: Value) -> Result<(), Error> {
         let body = value!({"metadata": {"uid": &self.uid}, "status": patch});
         let options = WriteOptions { field_manager: "kubelet".into(), ..WriteOptions::default() };
         match self.node.api.patch(&self.target().subresource("status"), Patch::Merge(body), &options).await {
             Ok(object) => {
-                self.written = Some(object);
+                if object.revision > self.newest.revision {
+                    self.newest = object;
+                }
                 Ok(())
             }
             // Gone, or another pod of the same name: the watch will say so.
@@ -286,24 +316,27 @@ impl Worker {
     }
 
     fn target(&self) -> Target {
-        Target::new(&Node::pods(), &self.namespace, &self.name)
+        Target::new(&Node::gvr(), &self.namespace, &self.name)
     }
 
     /// Everything is over. A pod that is only complete stays until it is deleted; otherwise all traces go.
-    async fn end(&mut self, pod: Option<&Value>) -> Result<Option<Option<Time>>, Error> {
+    async fn end(&mut self, pod: &Value, gone: bool) -> Result<Option<Option<Time>>, Error> {
         self.probers.clear();
-        let deleting = pod.is_none_or(pod::is_deleting);
-        if !deleting {
-            let dir = self.node.pod_dir(&self.uid).join("volumes");
+        if !gone && !pod::is_deleting(pod) {
+            let dir = self.node.pod_dir(&self.uid);
             self.volumes = Volumes::default();
-            self.node.blocking(move |_| crate::volumes::teardown(&dir)).await??;
+            let teardown = move |_: &Node| {
+                crate::volumes::teardown(&dir.join("volume-subpaths"))?;
+                crate::volumes::teardown(&dir.join("volumes"))
+            };
+            self.node.blocking(teardown).await??;
             return Ok(Some(None));
         }
         if !self.cleaned {
             self.clean().await?;
             self.cleaned = true;
         }
-        if pod.is_none() {
+        if gone {
             return Ok(None);
         }
         let options = DeleteOptions {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use canopus_api::{Status, Value, View, json, value};
-use canopus_client::Informer;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -31,7 +30,6 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 /// What handlers share.
 pub(crate) struct Context {
     pub node: Arc<Node>,
-    pub pods: Arc<Informer>,
     pub shutdown: CancellationToken,
     gate: auth::Gate,
 }
@@ -39,14 +37,13 @@ pub(crate) struct Context {
 /// Serves until `shutdown`. `tls` asks for client certificates and verifies those it is shown.
 pub(crate) async fn serve(
     node: Arc<Node>,
-    pods: Arc<Informer>,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     shutdown: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let gate = auth::Gate::new(node.api.clone(), &node.name);
-    let context = Arc::new(Context { node, pods, shutdown: shutdown.clone(), gate });
+    let context = Arc::new(Context { node, shutdown: shutdown.clone(), gate });
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -142,7 +139,7 @@ fn streamed(receiver: mpsc::Receiver<Bytes>) -> Body {
 }
 
 fn pod_list(context: &Context) -> Response<Body> {
-    let items: Vec<Value> = context.pods.list("").iter().map(|p| (*p.value()).clone()).collect();
+    let items: Vec<Value> = context.node.pods.list("").iter().map(|p| (*p.value()).clone()).collect();
     let list = value!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
     let mut response = Response::new(full(json::to_vec(&list)));
     let kind = http::HeaderValue::from_static("application/json");
@@ -157,9 +154,10 @@ impl Context {
         [namespace, pod, container]: [&str; 3],
         previous: bool,
     ) -> Result<Instance, Status> {
-        let object = self.pods.get(namespace, pod);
+        let object = self.node.pods.get(namespace, pod);
         let missing = || Status::new(404, "NotFound", format!("pod \"{pod}\" not found\n"));
-        let uid = object.ok_or_else(missing)?.facts.uid.to_string();
+        let object = object.ok_or_else(missing)?;
+        let uid = object.facts.uid.to_string();
         let observed = self.node.blocking(move |node| -> Result<_, crate::Error> {
             let mut pods = observe::by_pod(&node.runtime)?;
             let ids: Vec<String> = pods.remove(&uid).unwrap_or_default().into_iter().map(|s| s.id).collect();
@@ -168,10 +166,10 @@ impl Context {
         let observed = observed.await.and_then(|o| o).map_err(Status::internal)?;
         let found = if previous { observed.previous(container) } else { observed.latest(container) };
         found.cloned().ok_or_else(|| {
-            let kind = if previous { "previous terminated container" } else { "container" };
+            let name = format!("container \"{container}\" in pod \"{pod}\"");
             Status::bad_request(match previous {
-                true => format!("{kind} \"{container}\" in pod \"{pod}\" not found"),
-                false => format!("{kind} \"{container}\" in pod \"{pod}\" is waiting to start: ContainerCreating"),
+                true => format!("previous terminated {name} not found"),
+                false => format!("{name} is waiting to start: {}", waiting(&object.value(), container)),
             })
         })
     }
@@ -182,6 +180,18 @@ impl Context {
             State::Running => Ok(instance),
             _ => Err(Status::internal(format!("container not found (\"{}\")", which[2]))),
         }
+    }
+}
+
+/// Why a container hasn't started, in upstream's words.
+fn waiting(pod: &Value, container: &str) -> String {
+    let lists = ["containerStatuses", "initContainerStatuses"].map(|list| pod["status"][list].items());
+    let status = lists.into_iter().flatten().find(|s| s["name"].str() == container);
+    match status.map_or("", |s| s["state"]["waiting"]["reason"].str()) {
+        "" => "ContainerCreating".to_owned(),
+        "ErrImagePull" => "image can't be pulled".to_owned(),
+        "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
+        other => other.to_owned(),
     }
 }
 

@@ -19,6 +19,8 @@ const MAX_NAME: usize = 255;
 pub struct File {
     pub data: Vec<u8>,
     pub mode: u32,
+    /// The writer itself when absent.
+    pub owner: Option<u32>,
     /// Owning group (`fsGroup`); the writer's own when absent.
     pub group: Option<u32>,
 }
@@ -105,8 +107,8 @@ fn fill(directory: &Path, payload: &Payload) -> io::Result<()> {
         }
         let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         out.write_all(&file.data)?;
-        if file.group.is_some() {
-            fchown(&out, None, file.group)?;
+        if file.group.is_some() || file.owner.is_some() {
+            fchown(&out, file.owner, file.group)?;
         }
         // Last, and explicitly: the umask must not change what was asked for.
         out.set_permissions(fs::Permissions::from_mode(file.mode & 0o7777))?;
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let file = |text: &str| File { data: text.into(), mode: 0o640, group: None };
+        let file = |text: &str| File { data: text.into(), mode: 0o640, owner: None, group: None };
         files.iter().map(|(path, text)| (path.to_string(), file(text))).collect()
     }
 

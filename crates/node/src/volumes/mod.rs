@@ -1,6 +1,7 @@
 //! Volumes on the host: directories, memory, and files that show API objects, replaced atomically.
 
 pub mod atomic;
+pub mod subpath;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +14,7 @@ use canopus_api::{Quantity, Value};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::env::{self, Facts, References};
+use crate::pod;
 
 pub use atomic::{Payload, write};
 
@@ -70,34 +72,55 @@ fn token_key(source: &Value) -> (String, i64) {
     (source["audience"].str().to_owned(), source["expirationSeconds"].as_i64().unwrap_or(3600))
 }
 
-/// Makes the directory, mount or check that the volume's type asks for. Blocks.
-pub fn prepare(pod_dir: &Path, volume: &Value, fs_group: Option<u32>) -> Result<(), String> {
+/// Makes the directory, mount or check that the volume's type asks for, once. `memory` bounds what is kept in
+/// memory. Blocks.
+pub fn prepare(pod_dir: &Path, volume: &Value, fs_group: Option<u32>, memory: Option<i64>) -> Result<(), String> {
     let target = path(pod_dir, volume);
-    match kind(volume) {
+    let kind = kind(volume);
+    match kind {
         "hostPath" => return host_path(&target, volume["hostPath"]["type"].str()),
         "emptyDir" | "configMap" | "downwardAPI" | "secret" | "projected" => {}
         other => return Err(format!("no volume plugin matched: {other:?} volumes are not supported")),
     }
     let failed = |e: io::Error| format!("failed to set up {}: {e}", target.display());
-    fs::create_dir_all(&target).map_err(failed)?;
-    let memory = match kind(volume) {
+    let mode = if fs_group.is_some() { 0o2777 } else { 0o777 };
+    let in_memory = match kind {
         "emptyDir" => volume["emptyDir"]["medium"].str() == "Memory",
         kind => kind != "configMap" && kind != "downwardAPI",
     };
-    if memory && !is_mount(&target).map_err(failed)? {
-        let limit = Quantity::from_value(&volume["emptyDir"]["sizeLimit"]).filter(|q| !q.is_zero());
-        let size = limit.map(|q| format!("size={}", q.value()));
-        mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::empty(), size.as_deref())
-            .map_err(|e| failed(e.into()))?;
+    if !in_memory {
+        return directory(&target, mode, fs_group).map_err(failed);
     }
-    let mode = if kind(volume) == "emptyDir" { 0o777 } else { 0o755 };
-    fs::set_permissions(&target, fs::Permissions::from_mode(mode)).map_err(failed)?;
-    if let Some(group) = fs_group {
-        std::os::unix::fs::chown(&target, None, Some(group)).map_err(failed)?;
-        let mode = if kind(volume) == "emptyDir" { 0o2777 } else { 0o2775 };
-        fs::set_permissions(&target, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    fs::create_dir_all(&target).map_err(failed)?;
+    if is_mount(&target).map_err(failed)? {
+        return Ok(());
     }
-    Ok(())
+    let limit = Quantity::from_value(&volume["emptyDir"]["sizeLimit"]).filter(|q| !q.is_zero()).map(|q| q.value());
+    let size = limit.into_iter().chain(memory.filter(|_| kind == "emptyDir")).min();
+    let mut options = format!("mode={mode:o}");
+    options.extend(size.map(|bytes| format!(",size={bytes}")));
+    options.extend(fs_group.map(|group| format!(",gid={group}")));
+    mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).map_err(|e| failed(e.into()))
+}
+
+/// Makes a directory with mode and group all at once: what containers change of it later stays.
+fn directory(target: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    if target.exists() {
+        return Ok(());
+    }
+    let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    fs::create_dir_all(parent)?;
+    // No volume's name begins with a dot.
+    let fresh = parent.join(format!(".{}", name.to_string_lossy()));
+    match fs::create_dir(&fresh) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    std::os::unix::fs::chown(&fresh, None, group)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
+    fs::rename(&fresh, target)
 }
 
 fn is_mount(path: &Path) -> io::Result<bool> {
@@ -159,9 +182,9 @@ pub fn payload(
         }
     }
     for file in files.values_mut().filter(|_| group.is_some()) {
-        // As upstream: what the owner may read, the pod's group may read.
+        // As upstream: owner and the pod's group may read.
         file.group = group;
-        file.mode |= 0o040;
+        file.mode |= 0o440;
     }
     Ok(files)
 }
@@ -189,7 +212,12 @@ fn projected(
     }
     if let Some(s) = source.get("serviceAccountToken") {
         let token = tokens.get(&token_key(s)).ok_or("the service account token is not there yet")?;
-        add(files, s["path"].str(), token.clone().into_bytes(), mode)?;
+        let (owner, path) = (fs_user(facts.pod), s["path"].str());
+        let private = owner.is_some() || !facts.pod["spec"]["securityContext"]["fsGroup"].is_null();
+        add(files, path, token.clone().into_bytes(), if private { 0o600 } else { mode })?;
+        if let Some(file) = files.get_mut(path) {
+            file.owner = owner;
+        }
     }
     if !source["clusterTrustBundle"].is_null() {
         return Err("clusterTrustBundle sources are not supported".to_owned());
@@ -197,12 +225,21 @@ fn projected(
     Ok(())
 }
 
+/// The one user that all containers run as, if they say so.
+fn fs_user(pod: &Value) -> Option<u32> {
+    let shared = &pod["spec"]["securityContext"]["runAsUser"];
+    let of = |c: &Value| c["securityContext"]["runAsUser"].as_i64().or_else(|| shared.as_i64());
+    let mut users = pod::containers(pod).map(of);
+    let first = users.next()??;
+    users.all(|u| u == Some(first)).then(|| u32::try_from(first).ok())?
+}
+
 fn add(files: &mut Payload, path: &str, bytes: Vec<u8>, mode: u32) -> Result<(), String> {
     let clean = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
     if path.is_empty() || !clean || path.starts_with("..") {
         return Err(format!("invalid path {path:?} in a volume"));
     }
-    files.insert(path.to_owned(), File { data: bytes, mode, group: None });
+    files.insert(path.to_owned(), File { data: bytes, mode, owner: None, group: None });
     Ok(())
 }
 
@@ -233,7 +270,12 @@ fn object(
         match entries.remove(key) {
             Some(bytes) => add(files, item["path"].str(), bytes, mode_of(&item["mode"], mode))?,
             None if optional => {}
-            None => return Err(format!("references non-existent {} key: {key}", kind.to_lowercase())),
+            None => {
+                return Err(format!(
+                    "references non-existent {} key: {key}",
+                    if kind == "Secret" { "secret" } else { "config" }
+                ));
+            }
         }
     }
     Ok(())
@@ -265,27 +307,11 @@ pub fn teardown(pod_dir: &Path) -> io::Result<()> {
     }
 }
 
-/// The host's path of `subPath` in a volume; it cannot lead out of it.
-pub fn sub_path(volume: &Path, sub: &str) -> Result<PathBuf, String> {
-    let clean = Path::new(sub).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    if !clean {
-        return Err(format!("subPath {sub:?} must not contain '..'"));
-    }
-    let root = fs::canonicalize(volume).map_err(|e| format!("failed to resolve {}: {e}", volume.display()))?;
-    let wanted = root.join(sub);
-    if !wanted.exists() {
-        fs::create_dir_all(&wanted).map_err(|e| format!("failed to create subPath directory {sub:?}: {e}"))?;
-    }
-    let real = fs::canonicalize(&wanted).map_err(|e| format!("failed to resolve subPath {sub:?}: {e}"))?;
-    match real.starts_with(&root) {
-        true => Ok(real),
-        false => Err(format!("subPath {sub:?} leads out of its volume")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use canopus_api::value;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn paths_cannot_escape() {
@@ -293,8 +319,13 @@ mod tests {
             assert!(add(&mut Payload::new(), path, Vec::new(), 0).is_err(), "{path}");
         }
         let dir = tempfile::tempdir().expect("tempdir");
-        std::os::unix::fs::symlink("/", dir.path().join("out")).expect("link");
-        assert!(sub_path(dir.path(), "out/etc").is_err());
-        assert!(sub_path(dir.path(), "in/deep").is_ok());
+        let volume = value!({"name": "v", "emptyDir": {}});
+        prepare(dir.path(), &volume, Some(7), None).expect("volume");
+        let made = path(dir.path(), &volume);
+        let meta = || std::fs::metadata(&made).expect("metadata");
+        assert_eq!((meta().permissions().mode() & 0o7777, meta().gid()), (0o2777, 7));
+        std::fs::set_permissions(&made, fs::Permissions::from_mode(0o700)).expect("mode");
+        prepare(dir.path(), &volume, Some(7), None).expect("volume");
+        assert_eq!(meta().permissions().mode() & 0o7777, 0o700, "what a container has changed stays");
     }
 }

@@ -3,15 +3,18 @@
 
 mod api;
 mod client;
+mod lifecycle;
 mod pki;
+mod surroundings;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::Memory;
-use canopus_api::{Api, DeleteOptions, Gvr, Patch, Target, Value, WriteOptions, value};
+use canopus_api::{Api, DeleteOptions, Gvr, ListOptions, Patch, Target, Value, WriteOptions, value};
 use canopus_net::netlink::{Message, Netlink};
+use canopus_testkit::leaks;
 use tokio_util::sync::CancellationToken;
 
 fn main() {
@@ -60,10 +63,18 @@ impl Drop for World {
         }
         canopus_node::volumes::teardown(&dir.join("node/pods")).expect("volumes");
         reset.expect("reset");
+        let mut left = leaks::mounts(dir);
+        left.extend(leaks::groups(&self.cgroup_root()));
+        left.extend(leaks::processes(dir));
+        assert!(left.is_empty() || std::thread::panicking(), "left behind: {left:#?}");
     }
 }
 
 impl World {
+    fn cgroup_root(&self) -> String {
+        format!("canopus-node-test-{}", std::process::id())
+    }
+
     fn config(&self) -> canopus_node::Config {
         let dir = self.dir.path();
         let program = std::env::current_exe().expect("this program");
@@ -85,7 +96,7 @@ impl World {
                 state_dir: dir.join("runtime"),
                 shim_path: shim,
                 child_path: program,
-                cgroup_root: format!("canopus-node-test-{}", std::process::id()),
+                cgroup_root: self.cgroup_root(),
             },
             image_root: dir.join("images"),
             server: canopus_node::Server { port: 10250, tls: self.pki.server() },
@@ -118,6 +129,50 @@ impl World {
         }
         let pod = self.api.get(&Self::pod(name)).await.map(|p| canopus_api::json::to_string(&p.value()));
         panic!("{name} never was {what}: {pod:?}");
+    }
+
+    /// What happened to the pod: reasons and messages.
+    async fn events(&self, pod: &str) -> Vec<(String, String)> {
+        let target = Target::new(&Gvr::new("", "v1", "events"), "", "");
+        let list = self.api.list(&target, &ListOptions::default()).await.expect("events");
+        let events = list.items.iter().map(|e| e.value()).filter(|e| e["involvedObject"]["name"].str() == pod);
+        events.map(|e| (e["reason"].str().to_owned(), e["message"].str().to_owned())).collect()
+    }
+
+    async fn until_event(&self, pod: &str, wanted: &(String, String)) {
+        for _ in 0..600 {
+            if self.events(pod).await.contains(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{wanted:?} never happened to {pod}: {:?}", self.events(pod).await);
+    }
+
+    async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        for _ in 0..600 {
+            if holds() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("never: {what}");
+    }
+
+    /// Creates or replaces an object of the core group.
+    async fn put(&self, plural: &str, object: Value) {
+        let target = Target::new(&Gvr::new("", "v1", plural), "default", object["metadata"]["name"].str());
+        self.api.create(&target, object.clone(), &WriteOptions::default()).await.expect("create");
+    }
+
+    async fn patch(&self, pod: &str, patch: Value) {
+        let options = WriteOptions::default();
+        self.api.patch(&Self::pod(pod), Patch::Merge(patch), &options).await.expect("patch");
+    }
+
+    async fn force_delete(&self, name: &str) {
+        let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+        self.api.delete(&Self::pod(name), &options).await.expect("delete");
     }
 
     async fn delete(&self, name: &str) {
@@ -153,6 +208,11 @@ async fn pods_live_and_die(world: &World) {
     let file = std::fs::File::create(&archive).expect("archive");
     canopus_images::build::oci_archive(&[busybox], file).expect("archive");
     images.import(archive, None).await.expect("import");
+    let again = canopus_images::build::busybox("busybox:2", Path::new("/bin/busybox")).expect("busybox");
+    let archive = world.dir.path().join("again.tar");
+    let file = std::fs::File::create(&archive).expect("archive");
+    canopus_images::build::oci_archive(&[again], file).expect("archive");
+    images.import(archive, None).await.expect("import");
     let data = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"k": "one"}});
     let map = Target::new(&Gvr::new("", "v1", "configmaps"), "default", "m");
     world.api.create(&map, data, &WriteOptions::default()).await.expect("config map");
@@ -169,11 +229,35 @@ async fn pods_live_and_die(world: &World) {
     serves(world).await;
     refuses(world).await;
     restarts(world).await;
+    scenarios(world).await;
     for pod in ["done", "failed", "noimage", "web", "crash"] {
         world.delete(pod).await;
     }
     agent.stop().await;
     nothing_is_left(world);
+}
+
+/// Independent of each other, so all at once.
+async fn scenarios(world: &World) {
+    tokio::join!(
+        lifecycle::out_of_memory(world),
+        lifecycle::messages_from_logs(world),
+        lifecycle::sidecars(world),
+        lifecycle::deadlines(world),
+        lifecycle::endings(world),
+        lifecycle::probes(world),
+        lifecycle::another_image(world),
+        lifecycle::refused(world),
+    );
+    tokio::join!(
+        surroundings::environment(world),
+        surroundings::missing_references(world),
+        surroundings::volumes(world),
+        surroundings::missing_volumes(world),
+        surroundings::rights(world),
+        surroundings::root_is_refused(world),
+        surroundings::names(world),
+    );
 }
 
 struct Agent {

@@ -1,23 +1,21 @@
 //! Startup, liveness and readiness probes: a task each, for as long as the container runs.
 
+mod action;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use canopus_api::Value;
-use canopus_runtime::spec::ExecSpec;
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
 use crate::planner::{Instance, Observed, ProbeResults};
 use crate::pod;
+use action::Action;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -50,6 +48,8 @@ pub struct Probers {
     notify: Arc<Notify>,
     results: Arc<Mutex<ProbeResults>>,
     tasks: BTreeMap<String, CancellationToken>,
+    /// The pod is going away: only readiness matters still.
+    ending: CancellationToken,
 }
 
 struct Probe {
@@ -66,7 +66,7 @@ struct Probe {
 
 impl Probers {
     pub fn new(node: Arc<Node>, notify: Arc<Notify>) -> Self {
-        Self { node, notify, results: Arc::default(), tasks: BTreeMap::new() }
+        Self { node, notify, results: Arc::default(), tasks: BTreeMap::new(), ending: CancellationToken::new() }
     }
 
     pub fn results(&self) -> ProbeResults {
@@ -80,6 +80,9 @@ impl Probers {
 
     /// Starts the probes of containers that run, ends those of others.
     pub fn sync(&mut self, pod: &Arc<Value>, observed: &Observed, ips: &[IpAddr]) {
+        if pod::is_deleting(pod) {
+            self.ending.cancel();
+        }
         let gone = |id: &String| !observed.running().any(|i| i.id == *id);
         self.tasks.retain(|id, token| {
             let over = gone(id);
@@ -138,11 +141,14 @@ impl Probers {
                 id: instance.id.clone(),
                 ip: ips.first().copied(),
             };
-            let (ended, age) = (token.clone(), canopus_client::now().since(instance.started_at.unwrap_or_default()));
+            let ended = token.clone();
+            let ending = if kind == Kind::Readiness { CancellationToken::new() } else { self.ending.clone() };
+            let age = canopus_client::now().since(instance.started_at.unwrap_or_default());
             tokio::spawn(async move {
                 tokio::select! {
                     () = probe.run(age) => {}
                     () = ended.cancelled() => {}
+                    () = ending.cancelled() => {}
                 }
             });
         }
@@ -231,133 +237,7 @@ impl Probe {
 
     async fn once(&self) -> Result<(), String> {
         let limit = Duration::from_secs(self.number("timeoutSeconds", 1).max(1));
-        if !self.probe["exec"].is_null() {
-            return self.exec(limit).await;
-        }
-        let work = async {
-            if !self.probe["httpGet"].is_null() {
-                return self.http().await;
-            }
-            if !self.probe["tcpSocket"].is_null() {
-                let (host, port) = self.address(&self.probe["tcpSocket"])?;
-                let connected = TcpStream::connect((host.as_str(), port)).await;
-                return connected.map(|_| ()).map_err(|e| format!("dial tcp {host}:{port}: {e}"));
-            }
-            Err("missing probe handler".to_owned())
-        };
-        match tokio::time::timeout(limit, work).await {
-            Ok(result) => result,
-            Err(_) => Err("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned()),
-        }
+        let action = Action { node: &self.node, container: &self.container, id: &self.id, ip: self.ip, limit };
+        action.run(&self.probe).await
     }
-
-    fn address(&self, action: &Value) -> Result<(String, u16), String> {
-        let host = match action["host"].str() {
-            "" => self.ip.map(|ip| ip.to_string()).ok_or("the pod has no address")?,
-            host => host.to_owned(),
-        };
-        let port = match action["port"].as_i64() {
-            Some(number) => number,
-            None => {
-                let ports = self.container["ports"].items().iter();
-                let named = ports.clone().find(|p| p["name"].str() == action["port"].str());
-                let named = named.map(|p| p["containerPort"].int());
-                named.or_else(|| action["port"].str().parse().ok()).unwrap_or(0)
-            }
-        };
-        match u16::try_from(port) {
-            Ok(port) if port > 0 => Ok((host, port)),
-            _ => Err(format!("invalid port number: {port}")),
-        }
-    }
-
-    async fn exec(&self, limit: Duration) -> Result<(), String> {
-        let args = self.probe["exec"]["command"].items().iter().map(|a| a.str().to_owned()).collect();
-        let (id, spec) = (self.id.clone(), ExecSpec { args, stdout: true, stderr: true, ..ExecSpec::default() });
-        let result = self
-            .node
-            .blocking(move |node| -> Result<(Option<i32>, String), canopus_runtime::Error> {
-                let mut session = node.runtime.exec(&id, &spec)?;
-                let outputs = [session.stdout.take(), session.stderr.take()];
-                let readers = outputs.map(|file| std::thread::spawn(move || read_some(file)));
-                let code = session.wait_timeout(limit)?;
-                // Dropping the session kills the command, which closes its output.
-                drop(session);
-                let text: String = readers.into_iter().filter_map(|r| r.join().ok()).collect();
-                Ok((code, text))
-            })
-            .await;
-        match result {
-            Ok(Ok((Some(0), _))) => Ok(()),
-            Ok(Ok((Some(_), output))) => Err(output),
-            Ok(Ok((None, _))) => {
-                Err(format!("command timed out: {:?} timed out after {}s", self.command(), limit.as_secs()))
-            }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    fn command(&self) -> String {
-        let words: Vec<&str> = self.probe["exec"]["command"].items().iter().map(Value::str).collect();
-        words.join(" ")
-    }
-
-    async fn http(&self) -> Result<(), String> {
-        let action = &self.probe["httpGet"];
-        let (host, port) = self.address(action)?;
-        let path = match action["path"].str() {
-            "" => "/".to_owned(),
-            path if path.starts_with('/') => path.to_owned(),
-            path => format!("/{path}"),
-        };
-        let https = action["scheme"].str() == "HTTPS";
-        let url = format!("{}://{host}:{port}{path}", if https { "https" } else { "http" });
-        let failed = |e: String| format!("Get {url:?}: {e}");
-        let mut request = http::Request::builder().uri(&path).header("User-Agent", "kube-probe/1.36");
-        let mut named_host = false;
-        for header in action["httpHeaders"].items() {
-            named_host |= header["name"].str().eq_ignore_ascii_case("host");
-            request = request.header(header["name"].str(), header["value"].str());
-        }
-        if !named_host {
-            request = request.header("Host", format!("{host}:{port}"));
-        }
-        let request = request.header("Accept", "*/*").body(Empty::<Bytes>::new()).map_err(|e| failed(e.to_string()))?;
-        let stream = TcpStream::connect((host.as_str(), port)).await;
-        let stream = stream.map_err(|e| failed(format!("dial tcp {host}:{port}: {e}")))?;
-        let status = match https {
-            true => exchange(crate::tls::unverified(stream, &host).await.map_err(failed)?, request).await,
-            false => exchange(stream, request).await,
-        };
-        match status.map_err(failed)? {
-            200..400 => Ok(()),
-            code => Err(format!("HTTP probe failed with statuscode: {code}")),
-        }
-    }
-}
-
-async fn exchange<S>(stream: S, request: http::Request<Empty<Bytes>>) -> Result<u16, String>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|e| e.to_string())?;
-    let driving = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(|e| e.to_string());
-    driving.abort();
-    Ok(answer?.status().as_u16())
-}
-
-/// At most 10 KiB, as upstream; what follows is read and dropped so that the command can end.
-fn read_some(file: Option<std::fs::File>) -> String {
-    use std::io::Read;
-    let Some(mut file) = file else { return String::new() };
-    let mut kept = Vec::new();
-    let mut part = [0_u8; 4096];
-    while let Ok(n @ 1..) = file.read(&mut part) {
-        let room = (10_usize << 10) - kept.len();
-        kept.extend_from_slice(&part[..n.min(room)]);
-    }
-    String::from_utf8_lossy(&kept).into_owned()
 }
