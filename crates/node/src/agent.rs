@@ -5,23 +5,19 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use canopus_api::{Api, FieldSelector, Gvr, ListOptions, Object, Target, View};
-use canopus_client::{Informer, Recorder};
-use canopus_images::Images;
-use canopus_net::podnetwork::{PodNetwork, PodNetworkConfig};
-use canopus_runtime::{Runtime, RuntimeEvent, SandboxStatus};
+use canopus_api::{Api, Object, View};
+use canopus_runtime::cgroups::Resources;
+use canopus_runtime::{RuntimeEvent, SandboxStatus};
 use ipnet::IpNet;
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
-use crate::container::{POD_NAME, POD_NAMESPACE, parse_resolv_conf};
+use crate::container::{self, POD_NAME, POD_NAMESPACE};
 use crate::node::Node;
 use crate::observe;
-use crate::registration;
-use crate::sources::Sources;
+use crate::pod::{self, Qos};
 use crate::worker::{self, Worker};
 
 /// Where to serve logs, exec and health.
@@ -39,8 +35,6 @@ pub struct Config {
     /// `/var/log/pods`, or a directory of the data directory's own.
     pub log_dir: PathBuf,
     pub node_ip: IpAddr,
-    /// Of this node, at most one of each family.
-    pub pod_cidrs: Vec<IpNet>,
     /// The bridge's name: "cni0".
     pub bridge: String,
     /// Routed so that the service proxy sees connections from the host.
@@ -57,9 +51,13 @@ pub struct Config {
 
 /// Runs the agent until `shutdown`. Containers run on.
 pub async fn run(config: Config, api: Arc<dyn Api>, shutdown: CancellationToken) -> Result<(), Error> {
-    let (facts, server) = (facts(&config)?, config.server.tls.clone());
-    let port = config.server.port;
-    let node = Arc::new(open(config, api, &facts, &shutdown).await?);
+    let (tls, port) = (config.server.tls.clone(), config.server.port);
+    let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await?;
+    let tasks = TaskTracker::new();
+    let node = tokio::select! {
+        node = crate::open::open(config, api, &tasks, &shutdown) => Arc::new(node?),
+        () = shutdown.cancelled() => return Ok(()),
+    };
     let heard = node.runtime.events();
     let waking = node.clone();
     // Ends when the runtime does, at the process's end.
@@ -68,10 +66,7 @@ pub async fn run(config: Config, api: Arc<dyn Api>, shutdown: CancellationToken)
             wake(&waking, &event);
         }
     })?;
-    let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await?;
-    let tasks = TaskTracker::new();
-    tasks.spawn(registration::run(facts, node.api.clone(), node.images.clone(), shutdown.clone()));
-    tasks.spawn(crate::server::serve(node.clone(), listener, server, shutdown.clone()));
+    tasks.spawn(crate::server::serve(node.clone(), listener, tls, shutdown.clone()));
     tokio::select! {
         result = Agent { node, tasks: tasks.clone(), shutdown: shutdown.clone() }.run() => result?,
         () = shutdown.cancelled() => {}
@@ -79,74 +74,6 @@ pub async fn run(config: Config, api: Arc<dyn Api>, shutdown: CancellationToken)
     tasks.close();
     tasks.wait().await;
     Ok(())
-}
-
-fn facts(config: &Config) -> Result<registration::Facts, Error> {
-    std::fs::create_dir_all(&config.state_dir)?;
-    let disk = nix::sys::statvfs::statvfs(&config.state_dir).map_err(std::io::Error::from)?;
-    Ok(registration::Facts {
-        name: config.node_name.clone(),
-        ip: config.node_ip,
-        max_pods: config.max_pods,
-        version: config.version.clone(),
-        port: config.server.port,
-        cpus: std::thread::available_parallelism()?.get(),
-        memory: registration::memory_capacity()?,
-        disk: i64::try_from(disk.blocks().saturating_mul(disk.fragment_size())).unwrap_or(i64::MAX),
-    })
-}
-
-async fn open(
-    config: Config,
-    api: Arc<dyn Api>,
-    facts: &registration::Facts,
-    shutdown: &CancellationToken,
-) -> Result<Node, Error> {
-    let images = Images::open(config.image_root).await?;
-    let network = PodNetworkConfig {
-        bridge: config.bridge,
-        pod_cidrs: config.pod_cidrs,
-        mtu: None,
-        state_dir: config.state_dir.join("network"),
-    };
-    let (runtime, services) = (config.runtime, config.service_cidrs);
-    let opened = tokio::task::spawn_blocking(move || -> Result<_, Error> {
-        let runtime = Runtime::open(runtime)?;
-        for warning in runtime.warnings() {
-            tracing::warn!("{warning}");
-        }
-        let network = PodNetwork::open(network)?;
-        for cidr in services {
-            network.ensure_service_route(cidr)?;
-        }
-        let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        Ok((Arc::new(runtime), Arc::new(network), parse_resolv_conf(&resolv)))
-    });
-    let (runtime, network, host_dns) = opened.await.map_err(|_| Error::Interrupted)??;
-    let services = Target::new(&Gvr::new("", "v1", "services"), "", "");
-    let fields = FieldSelector::equal("spec.nodeName", &config.node_name);
-    let own = ListOptions { fields, ..ListOptions::default() };
-    Ok(Node {
-        recorder: Recorder::start(api.clone(), "kubelet", &config.node_name, shutdown.clone()),
-        services: Informer::start(api.clone(), services, ListOptions::default(), shutdown.clone()),
-        pods: Informer::start(api.clone(), Target::new(&Node::gvr(), "", ""), own, shutdown.clone()),
-        max_pods: config.max_pods,
-        sources: Sources::new(api.clone(), shutdown.clone()),
-        name: config.node_name,
-        ip: config.node_ip,
-        state_dir: config.state_dir,
-        log_dir: config.log_dir,
-        cluster_dns: config.cluster_dns,
-        cluster_domain: config.cluster_domain,
-        host_dns,
-        memory_capacity: facts.memory,
-        cpu_capacity: i64::try_from(facts.cpus).unwrap_or(1) * 1000,
-        api,
-        runtime,
-        images,
-        network,
-        wakers: Mutex::default(),
-    })
 }
 
 fn wake(node: &Node, event: &RuntimeEvent) {
@@ -180,6 +107,7 @@ impl Agent {
         let orphans: Vec<String> = sandboxes.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
         self.clear(orphans.into_iter().filter_map(|uid| sandboxes.remove(&uid).map(|s| (uid, s))).collect(), &listed)
             .await?;
+        let mut shares = 0;
         let (sender, mut changes) = mpsc::unbounded_channel();
         self.node.pods.on_change(move |change| {
             let deleted = change.new.is_none();
@@ -198,8 +126,27 @@ impl Agent {
                 }
             }
             self.restarted_name(&known);
+            self.share_cpu(&mut shares).await?;
         }
         Ok(())
+    }
+
+    /// Burstable pods together get CPU time as they together ask for, best-effort ones what is left, as upstream.
+    async fn share_cpu(&self, set: &mut u64) -> Result<(), Error> {
+        let pods = self.node.pods.list("").into_iter().map(|p| p.value());
+        let burstable = pods.filter(|p| !pod::is_terminal(p) && pod::qos(p) == Qos::Burstable);
+        let wanted = container::shares(burstable.map(|p| pod::request(&p, "cpu")).sum());
+        if wanted == std::mem::replace(set, wanted) {
+            return Ok(());
+        }
+        let apply = move |node: &Node| -> std::io::Result<()> {
+            for (class, shares) in [(Qos::Burstable, wanted), (Qos::BestEffort, container::shares(0))] {
+                let limits = Resources { cpu_shares: Some(shares), ..Resources::default() };
+                node.runtime.cgroups().create(&node.runtime.cgroup_path(class.cgroup()), &limits)?;
+            }
+            Ok(())
+        };
+        Ok(self.node.blocking(apply).await??)
     }
 
     /// A pod that was deleted and made anew under its name between two lists shows as a change: the old one is gone.

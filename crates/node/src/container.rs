@@ -110,7 +110,8 @@ pub fn pod_limits(pod: &Value) -> Resources {
     }
 }
 
-fn shares(milli: i64) -> u64 {
+/// CPU shares of so many millicores.
+pub fn shares(milli: i64) -> u64 {
     u64::try_from(milli.saturating_mul(1024) / 1000).unwrap_or(0).clamp(2, 262_144)
 }
 

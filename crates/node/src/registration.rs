@@ -1,13 +1,17 @@
 //! The Node object and its lease: what this host is, and that it lives.
 
-use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use canopus_api::{Api, Gvr, Object, Patch, Quantity, Status, Target, Time, Value, WriteOptions, value};
-use canopus_client::now;
+use canopus_api::{Api, Gvr, Object, Patch, Status, Target, Time, Value, WriteOptions, value};
+use canopus_client::{Recorder, now};
 use canopus_images::Images;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+pub use crate::node_status::{Facts, allocatable_memory};
+use crate::node_status::{Health, labels, news, node_status};
 
 const LEASE_SECONDS: u32 = 40;
 const LEASE_PERIOD: Duration = Duration::from_secs(10);
@@ -16,103 +20,21 @@ const STATUS_PERIOD: Duration = Duration::from_secs(300);
 /// Most images a Node's status tells of.
 const MAX_IMAGES: usize = 50;
 
-/// What stays the same while the agent runs.
-#[derive(Debug, Clone)]
-pub struct Facts {
-    pub name: String,
-    pub ip: IpAddr,
-    pub max_pods: u32,
-    /// `v1.36.0`.
-    pub version: String,
-    pub port: u16,
-    pub cpus: usize,
-    pub memory: i64,
-    pub disk: i64,
-}
-
 /// This host's memory in bytes.
 pub fn memory_capacity() -> std::io::Result<i64> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    Ok(meminfo(&text, "MemTotal:"))
+    meminfo("MemTotal:").ok_or_else(|| std::io::Error::other("/proc/meminfo does not say how much memory there is"))
 }
 
-/// Less upstream's default hard eviction threshold.
-pub fn allocatable_memory(capacity: i64) -> i64 {
-    (capacity - (100 << 20)).max(0)
+fn meminfo(key: &str) -> Option<i64> {
+    let text = std::fs::read_to_string(Path::new("/proc/meminfo")).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(key))?;
+    Some(line.split_whitespace().next()?.parse::<i64>().ok()?.saturating_mul(1024))
 }
 
-fn meminfo(text: &str, key: &str) -> i64 {
-    let line = text.lines().find_map(|l| l.strip_prefix(key));
-    let number = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<i64>().ok());
-    number.unwrap_or(0).saturating_mul(1024)
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
-
-fn arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-fn labels(facts: &Facts) -> Value {
-    value!({
-        "kubernetes.io/hostname": &facts.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch(),
-        "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": arch(),
-    })
-}
-
-fn node_info(facts: &Facts) -> Value {
-    let release = read("/etc/os-release");
-    let pretty = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
-    value!({
-        "machineID": read("/etc/machine-id"), "systemUUID": read("/sys/class/dmi/id/product_uuid"),
-        "bootID": read("/proc/sys/kernel/random/boot_id"), "kernelVersion": read("/proc/sys/kernel/osrelease"),
-        "osImage": pretty.unwrap_or("Linux").trim_matches('"'), "operatingSystem": "linux", "architecture": arch(),
-        "containerRuntimeVersion": format!("canopus://{}", env!("CARGO_PKG_VERSION")),
-        "kubeletVersion": &facts.version, "kubeProxyVersion": "",
-    })
-}
-
-/// The `status` of the Node at `now`; `old` is what it was.
-pub fn node_status(facts: &Facts, images: Vec<Value>, old: &Value, now: Time) -> Value {
-    let capacity = value!({
-        "cpu": facts.cpus.to_string(), "memory": format!("{}Ki", facts.memory / 1024),
-        "pods": facts.max_pods.to_string(), "ephemeral-storage": format!("{}Ki", facts.disk / 1024),
-        "hugepages-1Gi": "0", "hugepages-2Mi": "0",
-    });
-    let mut allocatable = capacity.clone();
-    allocatable.set("memory", format!("{}Ki", allocatable_memory(facts.memory) / 1024));
-    allocatable.set("ephemeral-storage", Quantity::from_int(facts.disk / 10 * 9).to_string());
-    let conditions = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
-    ];
-    let known = old["conditions"].items();
-    let mut list: Vec<Value> = conditions
-        .iter()
-        .map(|(kind, status, reason, message)| {
-            let same = known.iter().find(|c| c["type"].str() == *kind && c["status"].str() == *status);
-            value!({
-                "type": *kind, "status": *status, "reason": *reason, "message": *message, "lastHeartbeatTime": now,
-                "lastTransitionTime": same.map_or(Value::from(now), |c| c["lastTransitionTime"].clone()),
-            })
-        })
-        .collect();
-    list.extend(known.iter().filter(|c| !conditions.iter().any(|(k, ..)| *k == c["type"].str())).cloned());
-    value!({
-        "capacity": capacity, "allocatable": allocatable, "nodeInfo": node_info(facts), "conditions": list,
-        "addresses": [
-            {"type": "InternalIP", "address": facts.ip.to_string()}, {"type": "Hostname", "address": &facts.name},
-        ],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}}, "images": images,
-    })
+/// Types and statuses alone.
+fn conditions(status: &Value) -> Vec<Value> {
+    let of = |c: &Value| value!([c["type"].clone(), c["status"].clone()]);
+    status["conditions"].items().iter().map(of).collect()
 }
 
 async fn image_list(images: &Images) -> Vec<Value> {
@@ -125,28 +47,14 @@ async fn image_list(images: &Images) -> Vec<Value> {
     list.iter().take(MAX_IMAGES).map(describe).collect()
 }
 
-/// Registers the Node and keeps it and its lease fresh until `shutdown`.
-pub async fn run(facts: Facts, api: Arc<dyn Api>, images: Images, shutdown: CancellationToken) {
-    let registration = Registration { facts, api, images };
-    let mut ticks = tokio::time::interval(LEASE_PERIOD);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut written: Option<(Time, Value)> = None;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = shutdown.cancelled() => return,
-        }
-        if let Err(error) = registration.beat(&mut written).await {
-            tracing::warn!(%error, "failed to update the node");
-            ticks.reset_after(Duration::from_secs(1));
-        }
-    }
-}
-
-struct Registration {
-    facts: Facts,
-    api: Arc<dyn Api>,
-    images: Images,
+/// Keeps the Node and its lease fresh.
+pub struct Registration {
+    pub facts: Facts,
+    pub api: Arc<dyn Api>,
+    pub images: Images,
+    pub recorder: Recorder,
+    pub state_dir: PathBuf,
+    pub network_ready: watch::Receiver<bool>,
 }
 
 fn options() -> WriteOptions {
@@ -154,23 +62,77 @@ fn options() -> WriteOptions {
 }
 
 impl Registration {
+    /// Makes the Node, unless it is there.
+    pub async fn begin(&self) {
+        self.event("Starting", "Starting kubelet.".to_owned());
+        while let Err(error) = self.register().await {
+            tracing::warn!(%error, "failed to register the node");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut ticks = tokio::time::interval(LEASE_PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut written: Option<(Time, Value)> = None;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                changed = self.network_ready.changed() => if changed.is_err() {
+                    // Its sender is dropped once there is nothing more to say.
+                    tokio::select! {
+                        _ = ticks.tick() => {}
+                        () = shutdown.cancelled() => return,
+                    }
+                },
+                () = shutdown.cancelled() => return,
+            }
+            if let Err(error) = self.beat(&mut written).await {
+                tracing::warn!(%error, "failed to update the node");
+                ticks.reset_after(Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn event(&self, reason: &str, message: String) {
+        // As upstream, whose node Events have the name for a uid.
+        let meta = value!({"name": &self.facts.name, "uid": &self.facts.name});
+        self.recorder.normal(&value!({"kind": "Node", "apiVersion": "v1", "metadata": meta}), reason, message);
+    }
+
+    fn health(&self) -> Health {
+        let disk = nix::sys::statvfs::statvfs(&self.state_dir).ok();
+        #[expect(clippy::cast_precision_loss, reason = "fractions need not be exact")]
+        let free = |available: u64, all: u64| if all == 0 { 1.0 } else { available as f64 / all as f64 };
+        Health {
+            network_ready: *self.network_ready.borrow(),
+            memory_available: meminfo("MemAvailable:").unwrap_or(i64::MAX),
+            disk_free: disk.map_or(1.0, |d| free(d.blocks_available(), d.blocks())),
+            inodes_free: disk.map_or(1.0, |d| free(d.files_available(), d.files())),
+        }
+    }
+
     fn node(&self) -> Target {
         Target::new(&Gvr::new("", "v1", "nodes"), "", &self.facts.name)
     }
 
     async fn beat(&self, written: &mut Option<(Time, Value)>) -> Result<(), Status> {
         let images = image_list(&self.images).await;
-        let stale = written
-            .as_ref()
-            .is_none_or(|(at, seen)| now().since(*at) >= STATUS_PERIOD || seen.items() != images.as_slice());
-        let node = if stale { Some(self.write(images.clone()).await?) } else { None };
+        let health = self.health();
+        // What a change of is worth telling at once: all but the times.
+        let shown = value!({
+            "images": images.clone(), "conditions": conditions(&node_status(&self.facts, health, Vec::new(), &Value::Null, Time(0))),
+        });
+        let stale = written.as_ref().is_none_or(|(at, seen)| now().since(*at) >= STATUS_PERIOD || *seen != shown);
+        let node = if stale { Some(self.write(health, images).await?) } else { None };
         if stale {
-            *written = Some((now(), Value::Array(images)));
+            *written = Some((now(), shown));
         }
         self.lease(node.as_deref()).await
     }
 
-    async fn write(&self, images: Vec<Value>) -> Result<Arc<Object>, Status> {
+    async fn write(&self, health: Health, images: Vec<Value>) -> Result<Arc<Object>, Status> {
         let node = match self.api.get(&self.node()).await {
             Ok(node) => node,
             Err(error) if error.is_not_found() => self.register().await?,
@@ -181,13 +143,19 @@ impl Registration {
             let patch = value!({"metadata": {"labels": labels(&self.facts)}});
             self.api.patch(&self.node(), Patch::Merge(patch), &options()).await?;
         }
-        let status = node_status(&self.facts, images, &old["status"], now());
+        let status = node_status(&self.facts, health, images, &old["status"], now());
+        let news = news(&old["status"], &status);
         let body = value!({"status": status});
-        self.api.patch(&self.node().subresource("status"), Patch::Merge(body), &options()).await
+        let written = self.api.patch(&self.node().subresource("status"), Patch::Merge(body), &options()).await?;
+        for reason in news {
+            self.event(reason, format!("Node {} status is now: {reason}", self.facts.name));
+        }
+        Ok(written)
     }
 
     async fn register(&self) -> Result<Arc<Object>, Status> {
-        let status = node_status(&self.facts, Vec::new(), &Value::Null, now());
+        let health = Health { network_ready: false, ..self.health() };
+        let status = node_status(&self.facts, health, Vec::new(), &Value::Null, now());
         let body = value!({
             "apiVersion": "v1", "kind": "Node", "spec": {}, "status": status,
             "metadata": {

@@ -29,13 +29,10 @@ pub fn runtime(data_dir: &Path, cgroup_root: &str) -> Result<canopus_runtime::Co
     })
 }
 
-/// The first /24 of the cluster's range, which the address controller gives the first node too.
-pub fn pod_cidr(cluster: &IpNet) -> Result<IpNet> {
+/// Nodes get a /24 each of the cluster's range.
+fn check_range(cluster: &IpNet) -> Result<()> {
     match cluster {
-        IpNet::V4(net) if net.prefix_len() <= 24 => {
-            let first = net.subnets(24).ok().and_then(|mut all| all.next());
-            Ok(IpNet::V4(first.with_context(|| format!("the cluster CIDR {net} has no /24"))?))
-        }
+        IpNet::V4(net) if net.prefix_len() <= 24 => Ok(()),
         other => bail!("the cluster CIDR {other} must be IPv4 and /24 or larger"),
     }
 }
@@ -52,6 +49,7 @@ pub fn start(
 ) -> Result<impl Future<Output = Result<(), canopus_node::Error>> + use<>> {
     let data = &args.data.data_dir;
     let cluster: IpNet = args.cluster_cidr.parse().context("failed to understand --cluster-cidr")?;
+    check_range(&cluster)?;
     let service: IpNet =
         args.service_cluster_ip_range.parse().context("failed to understand --service-cluster-ip-range")?;
     let dns_port = args.dns_port;
@@ -61,7 +59,6 @@ pub fn start(
         state_dir: data.join("node"),
         log_dir: data.join("logs"),
         node_ip: ip,
-        pod_cidrs: vec![pod_cidr(&cluster)?],
         bridge: BRIDGE.into(),
         service_cidrs: vec![service],
         cluster_dns: dns_ip,

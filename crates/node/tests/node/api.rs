@@ -33,6 +33,10 @@ impl Memory {
         let mut inner = self.inner.lock();
         inner.revision += 1;
         value.set_path(&["metadata", "namespace"], target.namespace.as_str());
+        if &*target.gvr.resource == "nodes" {
+            // As the address controller does.
+            value.set_path(&["spec", "podCIDRs"], value!(["10.244.9.0/24"]));
+        }
         let object = Arc::new(Object::from_value(value, &["spec.nodeName"], inner.revision));
         let key = (target.gvr.clone(), target.namespace.to_string(), object.facts.name.to_string());
         let event = match inner.objects.insert(key, object.clone()) {

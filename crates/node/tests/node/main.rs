@@ -87,7 +87,6 @@ impl World {
             state_dir: dir.join("node"),
             log_dir: dir.join("logs"),
             node_ip: [192, 0, 2, 1].into(),
-            pod_cidrs: vec!["10.244.9.0/24".parse().expect("cidr")],
             bridge: "cni0".into(),
             service_cidrs: Vec::new(),
             cluster_dns: [10, 96, 0, 10].into(),
@@ -282,9 +281,13 @@ async fn node_is_ready(world: &World) {
     let target = Target::new(&Gvr::new("", "v1", "nodes"), "", "n1");
     for _ in 0..200 {
         if let Ok(node) = world.api.get(&target).await
-            && node.value()["status"]["conditions"].items().iter().any(|c| c["type"].str() == "Ready")
+            && node.value()["status"]["conditions"]
+                .items()
+                .iter()
+                .any(|c| c["type"].str() == "Ready" && c["status"].str() == "True")
         {
-            return;
+            let told = ("NodeReady".to_owned(), "Node n1 status is now: NodeReady".to_owned());
+            return world.until_event("n1", &told).await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -80,7 +80,57 @@ fn memory(dir: &Path, r: &Resources) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::weight;
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    /// What is written where, on plain files.
+    #[test]
+    fn limits_in_the_words_of_v2() {
+        let mount = std::env::temp_dir().join(format!("canopus-cgroup2-{}", std::process::id()));
+        let group = mount.join("root/pod");
+        fs::create_dir_all(&group).unwrap();
+        fs::write(group.join("memory.swap.max"), "max").unwrap();
+        let controllers: BTreeSet<String> = ["cpu", "cpuset", "memory", "pids"].map(str::to_owned).into();
+        let cgroups = Cgroups { v2: Some(mount.clone()), v2_controllers: controllers.clone(), ..Cgroups::default() };
+        let limits = Resources {
+            cpu_shares: Some(1024),
+            cpu_quota: Some(50_000),
+            cpuset_cpus: Some("0-1".to_owned()),
+            memory_limit: Some(1 << 20),
+            memory_oom_group: Some(true),
+            pids_limit: Some(-1),
+            hugetlb: BTreeMap::from([("2MB".to_owned(), 4)]),
+            ..Resources::default()
+        };
+        apply(&cgroups, "root/pod", &limits).unwrap();
+        let read = |file: &str| fs::read_to_string(group.join(file)).unwrap_or_default();
+        let wanted = [
+            ("cpu.weight", "39"),
+            ("cpu.max", "50000 100000"),
+            ("cpuset.cpus", "0-1"),
+            ("memory.max", "1048576"),
+            ("memory.swap.max", "0"),
+            ("memory.oom.group", "1"),
+            ("pids.max", "max"),
+            // No such controller here: skipped.
+            ("hugetlb.2MB.max", ""),
+        ];
+        for (file, text) in wanted {
+            assert_eq!(read(file), text, "{file}");
+        }
+        apply(&cgroups, "root/pod", &Resources { cpu_quota: Some(-1), ..Resources::default() }).unwrap();
+        assert_eq!(read("cpu.max"), "max 100000");
+        // All groups above this one pass the controllers down; the group itself does not.
+        enable_controllers(&mount, "root/pod", &["pids".to_owned()].into());
+        assert_eq!(fs::read_to_string(mount.join("root/cgroup.subtree_control")).unwrap(), "+pids");
+        assert!(!group.join("cgroup.subtree_control").exists());
+        fs::write(group.join("memory.events"), "low 0\noom 2\noom_kill 3\n").unwrap();
+        assert_eq!(cgroups.oom_kills("root/pod"), 3);
+        fs::write(group.join("cgroup.procs"), "7\n8\n").unwrap();
+        assert_eq!(cgroups.pids("root/pod"), [7, 8]);
+        fs::remove_dir_all(&mount).unwrap();
+    }
 
     #[test]
     fn shares_map_to_weight() {
