@@ -3,7 +3,8 @@
 //! Objects are shared with the store's index (one refcounted buffer). A watcher is registered under the namespace, name
 //! or node its selectors demand, so that an event costs only the watchers that may want it.
 
-use canopus_api::{Facts, ListOptions, Object, Status, View};
+use crate::fresh::Fresh;
+use canopus_api::{Facts, ListOptions, Object, Status, Value, View};
 use canopus_resources::Resource;
 use canopus_store::{Progress, Store, Version, prefix_end};
 use compact_str::CompactString;
@@ -16,6 +17,8 @@ use tokio::sync::mpsc;
 const WINDOW: usize = 4096;
 /// A watcher that is this many events behind is cut off.
 const WATCHER_BUFFER: usize = 2048;
+/// So many of the newest objects keep their trees for readers in this process.
+const TREES: usize = 128;
 
 /// One change: what the object became (None: deleted) and what it was.
 #[derive(Debug)]
@@ -41,6 +44,7 @@ struct State {
     complete_after: u64,
     revision: u64,
     watchers: Watchers,
+    trees: VecDeque<Arc<Value>>,
 }
 
 /// Where a watcher's selectors pin it down.
@@ -88,6 +92,10 @@ impl Drop for Guard {
 }
 
 impl Watchers {
+    fn is_empty(&self) -> bool {
+        self.by_scope.is_empty()
+    }
+
     fn add(&mut self, scope: Scope) -> (u64, mpsc::Receiver<Arc<CacheEvent>>) {
         let (sender, receiver) = mpsc::channel(WATCHER_BUFFER);
         self.last_id += 1;
@@ -130,6 +138,26 @@ impl Watchers {
             list.retain(|(_, sender)| sender.try_send(event.clone()).is_ok());
         }
     }
+}
+
+impl State {
+    /// Keeps the writer's tree for the watchers that are about to be told, and for the next write of the object.
+    fn keep_tree(&mut self, version: &Version, object: &Object) {
+        let Some(tree) = fresh(version).filter(|_| !self.watchers.is_empty()).and_then(|f| f.take(object.revision))
+        else {
+            return;
+        };
+        debug_assert_eq!(*object.value(), *tree, "a writer's tree is what its bytes say");
+        object.remember(&tree);
+        if self.trees.len() == TREES {
+            self.trees.pop_front();
+        }
+        self.trees.push_back(tree);
+    }
+}
+
+fn fresh(version: &Version) -> Option<&Fresh> {
+    version.facts.as_ref()?.downcast_ref()
 }
 
 impl Cache {
@@ -219,8 +247,8 @@ impl Cache {
 
     /// The object of a stored version; None, loudly, when its bytes are not an object.
     pub fn object(&self, version: &Version) -> Option<Arc<Object>> {
-        let facts = match version.facts.clone().and_then(|f| f.downcast::<Facts>().ok()) {
-            Some(facts) => facts,
+        let facts = match fresh(version) {
+            Some(fresh) => fresh.facts.clone(),
             None => match canopus_api::json::parse(&version.value) {
                 Ok(value) => Arc::new(self.resource.facts(&value)),
                 Err(error) => {
@@ -238,6 +266,9 @@ impl Cache {
             let key = self.key(&event.key);
             let previous = state.objects.get(&key).cloned();
             let object = event.version.as_ref().and_then(|v| self.object(v));
+            if let (Some(version), Some(object)) = (&event.version, &object) {
+                state.keep_tree(version, object);
+            }
             match &object {
                 Some(object) => state.objects.insert(key, object.clone()),
                 None => state.objects.remove(&key),

@@ -9,6 +9,7 @@ pub mod bootstrap;
 pub mod cache;
 pub mod compaction;
 pub mod discovery;
+pub mod fresh;
 pub mod handlers;
 pub mod http;
 pub mod local;

@@ -8,6 +8,9 @@ use async_trait::async_trait;
 use canopus_api::{Api, Gvr, LabelSelector, Object, Status, Value, View, labels};
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile, Recorder};
+use compact_str::CompactString;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 struct Slices {
@@ -27,7 +30,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let slices = context.informer("discovery.k8s.io", "v1", "endpointslices");
     let queue = Arc::new(Queue::default());
     queue_changes(&services, &queue);
-    queue_pods(&pods, &services, &queue);
+    queue_pods(&pods, follow_selectors(&services), &queue);
     let changed = queue.clone();
     slices.on_change(move |change| {
         let slice = change.object();
@@ -45,27 +48,44 @@ fn is_ours(slice: &Object) -> bool {
     slice.facts.label(labels::MANAGED_BY_SLICE) == Some(plan::MANAGER)
 }
 
+/// The selectors of the Services that have one, by the key of the Service, in each namespace.
+type Selectors = Arc<Mutex<HashMap<CompactString, BTreeMap<Key, LabelSelector>>>>;
+
+fn follow_selectors(services: &Informer) -> Selectors {
+    let selectors = Selectors::default();
+    let known = selectors.clone();
+    services.on_change(move |change| {
+        let service = change.object();
+        let mut known = known.lock();
+        let known = known.entry(service.namespace().into()).or_default();
+        known.remove(&service.key());
+        let value = change.new.map(|service| service.value());
+        if let Some(selector) = value.as_ref().map(|v| &v["spec"]["selector"]).filter(|s| !s.is_empty()) {
+            known.insert(service.key(), LabelSelector::from_map(selector));
+        }
+    });
+    selectors
+}
+
 /// Queues the Services that select a pod now or did before. Most changes of a pod don't matter to its endpoints.
-fn queue_pods(pods: &Informer, services: &Arc<Informer>, queue: &Arc<Queue<Key>>) {
-    let (services, queue) = (services.clone(), queue.clone());
+fn queue_pods(pods: &Informer, selectors: Selectors, queue: &Arc<Queue<Key>>) {
+    let queue = queue.clone();
     pods.on_change(move |change| {
+        let sides: Vec<&Arc<Object>> = [change.old, change.new].into_iter().flatten().collect();
+        let selects = |selector: &LabelSelector| sides.iter().any(|pod| selector.matches(&pod.facts));
+        let selectors = selectors.lock();
+        let here = selectors.get(change.object().namespace()).into_iter().flatten();
+        let mut keys = here.filter(|(_, selector)| selects(selector)).map(|(key, _)| key.clone()).peekable();
+        if keys.peek().is_none() {
+            return;
+        }
         if let (Some(old), Some(new)) = (change.old, change.new) {
             let same_labels = old.facts.labels == new.facts.labels;
-            if same_labels && endpoint::shape(&old.value()) == endpoint::shape(&new.value()) {
+            if same_labels && endpoint::same(&old.value(), &new.value()) {
                 return;
             }
         }
-        let sides: Vec<&Arc<Object>> = [change.old, change.new].into_iter().flatten().collect();
-        for service in services.list(change.object().namespace()) {
-            let value = service.value();
-            let selector = &value["spec"]["selector"];
-            if !selector.is_empty() {
-                let selector = LabelSelector::from_map(selector);
-                if sides.iter().any(|pod| selector.matches(&pod.facts)) {
-                    queue.add(service.key());
-                }
-            }
-        }
+        keys.for_each(|key| queue.add(key));
     });
 }
 

@@ -101,10 +101,10 @@ impl Nodes {
     async fn mark_pods(&self, node: &str, now: Time) -> Result<(), Status> {
         let gvr = Gvr::new("", "v1", "pods");
         for pod in View::list(&*self.pods, "") {
-            let value = pod.value();
-            if value["spec"]["nodeName"].str() != node {
+            if pod.facts.field("spec.nodeName") != Some(node) {
                 continue;
             }
+            let value = pod.value();
             if let Some(status) = plan::not_ready(&value["status"], now) {
                 let options = canopus_api::Patch::Strategic(canopus_api::value!({"status": status}));
                 let at = Target::new(&gvr, pod.namespace(), pod.name()).subresource("status");

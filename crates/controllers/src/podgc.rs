@@ -4,7 +4,7 @@
 use crate::context::*;
 use crate::pods;
 use async_trait::async_trait;
-use canopus_api::{Api, DeleteOptions, Gvr, Patch, Status, Target, Value, View, value};
+use canopus_api::{Api, DeleteOptions, Gvr, Object, Patch, Status, Target, Value, View, value};
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile};
 use std::sync::Arc;
@@ -38,10 +38,14 @@ pub(crate) async fn run(context: Arc<Context>) {
 }
 
 /// Finished pods beyond `threshold`, the oldest first.
-fn terminated(all: &[Arc<Value>], threshold: usize) -> Vec<Arc<Value>> {
-    let mut finished: Vec<Arc<Value>> = all.iter().filter(|pod| pods::is_finished(pod)).cloned().collect();
-    let surplus = finished.len().saturating_sub(threshold);
-    finished.sort_by_cached_key(|pod| (pods::created(pod), pod["metadata"]["name"].str().to_string()));
+fn terminated(all: &[Arc<Object>], threshold: usize) -> Vec<Arc<Object>> {
+    let finished = |pod: &&Arc<Object>| matches!(pod.facts.field("status.phase"), Some("Succeeded" | "Failed"));
+    let surplus = all.iter().filter(finished).count().saturating_sub(threshold);
+    if surplus == 0 {
+        return Vec::new();
+    }
+    let mut finished: Vec<Arc<Object>> = all.iter().filter(finished).cloned().collect();
+    finished.sort_by_cached_key(|pod| (pods::created(&pod.value()), pod.facts.name.clone()));
     finished.truncate(surplus);
     finished
 }
@@ -53,19 +57,20 @@ impl Reconcile for Collector {
     }
 
     async fn reconcile(&self, _: &Key) -> Result<Outcome, Status> {
-        let all: Vec<Arc<Value>> = View::list(&*self.pods, "").iter().map(|pod| pod.value()).collect();
+        // There may be very many, and nearly all stay: their facts say so.
+        let all = View::list(&*self.pods, "");
         for pod in terminated(&all, TERMINATED) {
-            self.delete(&pod, None).await?;
+            self.delete(&pod.value(), None).await?;
         }
         for pod in &all {
-            let node = pod["spec"]["nodeName"].str();
+            let node = pod.facts.field("spec.nodeName").unwrap_or_default();
             if node.is_empty() {
-                if pods::is_deleting(pod) {
-                    self.delete(pod, None).await?;
+                if pod.facts.deleting {
+                    self.delete(&pod.value(), None).await?;
                 }
             } else if self.nodes.by_key(node).is_none() && self.is_gone(node).await? {
                 let message = "PodGC: node no longer exists";
-                self.delete(pod, Some(message)).await?;
+                self.delete(&pod.value(), Some(message)).await?;
             }
         }
         Ok(Outcome::After(PERIOD))
@@ -102,11 +107,12 @@ mod tests {
     #[test]
     fn the_oldest_finished_pods_go() {
         let pod = |name: &str, phase: &str, second: i64| {
-            Arc::new(value!({"metadata": {"name": name, "creationTimestamp": canopus_api::Time::from_unix(second)},
-                "status": {"phase": phase}}))
+            let pod = value!({"metadata": {"name": name, "creationTimestamp": canopus_api::Time::from_unix(second)},
+                "status": {"phase": phase}});
+            Arc::new(Object::from_value(pod, &["status.phase"], 1))
         };
         let all = [pod("b", "Failed", 2), pod("a", "Succeeded", 1), pod("c", "Running", 0)];
-        let names = |n| terminated(&all, n).iter().map(|p| p["metadata"]["name"].str().to_string()).collect::<Vec<_>>();
+        let names = |n| terminated(&all, n).iter().map(|p| p.name().to_string()).collect::<Vec<_>>();
         assert_eq!(names(1), ["a"]);
         assert!(names(2).is_empty());
     }

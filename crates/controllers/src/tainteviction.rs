@@ -25,7 +25,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         // Only pods on tainted nodes are of interest, and those are few.
         let Some(pod) = change.new else { return };
         let tainted = |node: &str| all_nodes.by_key(node).is_some_and(|n| no_execute(&n.value()).next().is_some());
-        if tainted(pod.value()["spec"]["nodeName"].str()) {
+        if pod.facts.field("spec.nodeName").is_some_and(tainted) {
             placed.add(pod.key());
         }
     });
@@ -36,7 +36,7 @@ pub(crate) async fn run(context: Arc<Context>) {
             return;
         }
         for pod in View::list(&*all_pods, "") {
-            if pod.value()["spec"]["nodeName"].str() == change.object().name() {
+            if pod.facts.field("spec.nodeName") == Some(change.object().name()) {
                 changed.add(pod.key());
             }
         }

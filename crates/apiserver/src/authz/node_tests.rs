@@ -5,10 +5,10 @@ use canopus_store::{Change, Expect, Limits, Store, Write, memory::MemoryStore};
 
 async fn put(store: &Arc<dyn Store>, cache: &Cache, mut pod: Value) {
     let resource = canopus_resources::find("", "v1", "pods").unwrap();
-    let facts = resource.facts(&pod);
+    let facts = Arc::new(resource.facts(&pod));
     let key = format!("/registry/pods/{}/{}", facts.namespace, facts.name).into();
     let value = canopus_api::Object::encode(&mut pod);
-    let change = Change::Put { value, facts: Some(Arc::new(facts)), ttl: None };
+    let change = Change::Put { value, facts: Some(crate::fresh::Fresh::new(facts, pod)), ttl: None };
     store.commit(Write { key, expect: Expect::Anything, change }).await.unwrap();
     cache.reached(store.revision()).await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! delete and deletecollection: grace, finalizers, propagation.
 
 use crate::admission::{Operation, Request};
+use crate::fresh::Fresh;
 use crate::server::{Served, Server};
 use crate::user::User;
 use canopus_api::api::Propagation;
@@ -127,7 +128,8 @@ impl Server {
         let revision = if dry_run {
             old.revision
         } else {
-            let change = Change::Put { value: bytes.clone(), facts: Some(facts.clone()), ttl: None };
+            let fresh = Fresh::new(facts.clone(), value);
+            let change = Change::Put { value: bytes.clone(), facts: Some(fresh), ttl: None };
             self.commit(served, old.namespace(), old.name(), Expect::Revision(old.revision), change).await?
         };
         let object = Object::from_bytes(bytes, facts, revision);

@@ -2,6 +2,7 @@
 
 use super::Written;
 use crate::admission::{Operation, Request};
+use crate::fresh::Fresh;
 use crate::server::{EVENT_TTL, Served, Server};
 use crate::surroundings::{name_suffix, uuid};
 use crate::user::User;
@@ -461,7 +462,8 @@ impl Server {
         let revision = match (dry_run, expect) {
             (false, _) => {
                 let ttl = (served.prefix == "/registry/events/").then_some(EVENT_TTL);
-                let change = Change::Put { value: bytes.clone(), facts: Some(facts.clone()), ttl };
+                let fresh = Fresh::new(facts.clone(), value);
+                let change = Change::Put { value: bytes.clone(), facts: Some(fresh), ttl };
                 self.commit(served, &facts.namespace, &facts.name, expect, change).await?
             }
             (true, Expect::Absent) => {

@@ -3,6 +3,7 @@
 mod body;
 mod compress;
 mod encode;
+mod gather;
 mod impersonate;
 pub mod limits;
 pub(crate) mod negotiate;

@@ -1,5 +1,6 @@
 //! Listening: TLS, HTTP/1.1 and HTTP/2 on one port.
 
+use super::gather::Gathered;
 use super::handle;
 use crate::server::Server;
 use hyper::service::service_fn;
@@ -85,13 +86,14 @@ pub(super) async fn talk(
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(1 << 20)
         .keep_alive_interval(Duration::from_secs(30));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let stream = Gathered::new(stream);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), service);
     tokio::pin!(connection);
     tokio::select! {
-        done = connection.as_mut() => done,
+        done = stream.drive(connection.as_mut()) => done,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            stream.drive(connection).await
         }
     }
 }

@@ -3,17 +3,20 @@
 use crate::pods;
 use canopus_api::{Value, value};
 
-/// Everything about a pod that its endpoint depends on, besides labels.
-pub(super) fn shape(pod: &Value) -> (Value, Value, bool, bool, String, [Value; 3]) {
-    let (spec, status) = (&pod["spec"], &pod["status"]);
-    (
-        status["podIPs"].clone(),
-        status["phase"].clone(),
-        pods::is_ready(pod),
-        pods::is_deleting(pod),
-        format!("{}{}", pod["metadata"]["uid"].str(), spec["nodeName"].str()),
-        [spec["hostname"].clone(), spec["subdomain"].clone(), spec["containers"].clone()],
-    )
+/// Whether nothing changed that the endpoint of a pod depends on, besides labels.
+pub(super) fn same(old: &Value, new: &Value) -> bool {
+    const PATHS: [&[&str]; 7] = [
+        &["status", "podIPs"],
+        &["status", "phase"],
+        &["metadata", "uid"],
+        &["spec", "nodeName"],
+        &["spec", "hostname"],
+        &["spec", "subdomain"],
+        &["spec", "containers"],
+    ];
+    pods::is_ready(old) == pods::is_ready(new)
+        && pods::is_deleting(old) == pods::is_deleting(new)
+        && PATHS.iter().all(|path| old.path(path) == new.path(path))
 }
 
 /// The pod's endpoint in an address family; None when it has no address there, is over or not yet anywhere.
