@@ -13,11 +13,12 @@ use canopus_api::{Gvr, ListOptions, Object, Result, Status, Value};
 use canopus_resources::{Info, Resource};
 use canopus_schema::TypeId;
 use canopus_store::{Change, Expect, Outcome, Store, Version, Write};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// A resource as served: its strategy, its schema, where it is stored, its cache.
 pub struct Served {
@@ -29,6 +30,33 @@ pub struct Served {
     pub prefix: String,
     /// None for resources that are never stored.
     pub cache: Option<Arc<Cache>>,
+    presented: Presented,
+}
+
+/// How many presented objects are remembered: those that many watchers are about to be sent.
+const PRESENTED: usize = 1024;
+
+/// Objects of a resource that is stored in another version, as they were last presented, by revision and stored bytes.
+#[derive(Default)]
+struct Presented(Mutex<HashMap<(u64, usize), Pair>>);
+
+/// The stored object, which keeps its bytes where they are, and the presented one.
+type Pair = (Arc<Object>, Arc<Object>);
+
+impl Presented {
+    fn get(&self, stored: Arc<Object>, convert: impl FnOnce(&Object) -> Object) -> Arc<Object> {
+        let key = (stored.revision, stored.body().as_ptr() as usize);
+        let mut known = self.0.lock();
+        if let Some((_, presented)) = known.get(&key) {
+            return presented.clone();
+        }
+        let presented = Arc::new(convert(&stored));
+        if known.len() >= PRESENTED {
+            known.clear();
+        }
+        known.insert(key, (stored, presented.clone()));
+        presented
+    }
 }
 
 impl Served {
@@ -50,9 +78,11 @@ impl Served {
         if self.info.storage.is_none() {
             return object;
         }
-        let mut value = (*object.value()).clone();
-        self.resource.convert_from_storage(&mut value);
-        Arc::new(Object::from_value(value, self.info.selectable_fields, object.revision))
+        self.presented.get(object, |stored| {
+            let mut value = (*stored.value()).clone();
+            self.resource.convert_from_storage(&mut value);
+            Object::from_value(value, self.info.selectable_fields, stored.revision)
+        })
     }
 
     /// Selectors on this resource's fields as the stored resource knows them.
@@ -115,6 +145,8 @@ pub struct Server {
     pub settings: Settings,
     pub inflight: Inflight,
     pub metrics: crate::metrics::Metrics,
+    /// Cancelled when the server is about to stop: watches over the network end.
+    pub closing: CancellationToken,
     /// Set once start-up objects are in place.
     pub ready: std::sync::atomic::AtomicBool,
 }
@@ -168,7 +200,8 @@ impl Server {
                     Some(cache)
                 }
             };
-            let resource = Served { resource: *resource, stored_as, info, schema, prefix, cache };
+            let resource =
+                Served { resource: *resource, stored_as, info, schema, prefix, cache, presented: Presented::default() };
             served.insert(info.gvr(), Arc::new(resource));
         }
         let service_ips = ServiceIps::new(&settings.service_cidr).map_err(Status::internal)?;
@@ -181,6 +214,7 @@ impl Server {
             inflight: Inflight::new(&settings),
             settings,
             metrics: crate::metrics::Metrics::default(),
+            closing: CancellationToken::new(),
             ready: false.into(),
         }))
     }
@@ -237,5 +271,23 @@ impl Server {
                 (_, Some(_)) => Status::modified(&served.info.gvr(), name),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_converted_once() {
+        let object =
+            |name: &str| Arc::new(Object::from_value(canopus_api::value!({"metadata": {"name": name}}), &[], 7));
+        let presented = Presented::default();
+        let (a, b) = (object("a"), object("b"));
+        let first = presented.get(a.clone(), |o| o.at_revision(o.revision));
+        // Watchers of a deletion each have an object of their own, with the same bytes.
+        let again = presented.get(Arc::new(a.at_revision(7)), |_| unreachable!("it is known"));
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(presented.get(b, |o| o.at_revision(o.revision)).name(), "b");
     }
 }

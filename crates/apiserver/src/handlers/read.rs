@@ -11,6 +11,7 @@ use futures::stream::{BoxStream, StreamExt};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 impl Server {
     /// `resource_version`: None for linearizable, else "not older than" (0: whatever is at hand).
@@ -258,13 +259,15 @@ struct Watching {
     namespace: String,
     options: ListOptions,
     ready: VecDeque<WatchEvent>,
-    deadline: Option<tokio::time::Instant>,
-    bookmarks: Option<tokio::time::Interval>,
+    deadline: Option<Instant>,
+    next_bookmark: Option<Instant>,
     last: u64,
 }
 
 /// How often a watcher that wants bookmarks gets one.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+/// How long before the end of a watch the last one comes.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 
 fn stream(
     cache: Arc<Cache>,
@@ -278,11 +281,11 @@ fn stream(
     }
     let missed = std::mem::take(&mut subscription.missed);
     ready.extend(missed.iter().filter_map(|e| transform(e, &namespace, &options)));
-    let now = tokio::time::Instant::now();
+    let now = Instant::now();
     let deadline = options.timeout_seconds.filter(|s| *s > 0).map(|s| now + Duration::from_secs(s.into()));
-    let bookmarks = options.bookmarks.then(|| tokio::time::interval_at(now + BOOKMARK_PERIOD, BOOKMARK_PERIOD));
+    let next_bookmark = options.bookmarks.then(|| bookmark_after(now, deadline));
     let last = subscription.revision;
-    let watching = Watching { cache, subscription, namespace, options, ready, deadline, bookmarks, last };
+    let watching = Watching { cache, subscription, namespace, options, ready, deadline, next_bookmark, last };
     futures::stream::unfold(watching, |mut watching| async move {
         let event = watching.next().await?;
         Some((Ok(event), watching))
@@ -303,7 +306,8 @@ impl Watching {
                     self.ready.extend(transform(&event, &self.namespace, &self.options));
                 }
                 () = sleep_until(self.deadline) => return None,
-                () = tick(&mut self.bookmarks) => {
+                () = sleep_until(self.next_bookmark) => {
+                    self.next_bookmark = Some(bookmark_after(Instant::now(), self.deadline));
                     // Events up to the cache's revision may still be on their way to us unless the channel is empty.
                     let revision = self.cache.current();
                     if self.subscription.events.is_empty() {
@@ -316,20 +320,18 @@ impl Watching {
     }
 }
 
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }
 
-async fn tick(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => {
-            interval.tick().await;
-        }
-        None => std::future::pending().await,
-    }
+/// A bookmark comes every minute, and a moment before the watch ends so that the next one starts where it stopped.
+fn bookmark_after(now: Instant, deadline: Option<Instant>) -> Instant {
+    let usual = now + BOOKMARK_PERIOD;
+    let last = deadline.and_then(|d| d.checked_sub(BOOKMARK_BEFORE_END)).filter(|last| *last > now);
+    last.map_or(usual, |last| last.min(usual))
 }
 
 /// What an event means to a watcher with selectors: an object may enter or leave its sight.
@@ -350,6 +352,15 @@ fn transform(event: &CacheEvent, namespace: &str, options: &ListOptions) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bookmarks_come_in_time() {
+        let now = Instant::now();
+        let at = |seconds: u64| now + Duration::from_secs(seconds);
+        for (deadline, expected) in [(None, 60), (Some(600), 60), (Some(30), 28), (Some(62), 60), (Some(2), 60)] {
+            assert_eq!(bookmark_after(now, deadline.map(at)), at(expected), "{deadline:?}");
+        }
+    }
 
     #[test]
     fn continue_tokens() {

@@ -173,7 +173,15 @@ fn published(server: &Server, kind: &'static str, document: fn(&dyn TokenIssuer)
 /// `/readyz?verbose` and friends, in upstream's format.
 fn health(server: &Server, endpoint: &str, rest: &[&str], verbose: bool) -> Response<Body> {
     let ready = server.ready.load(Ordering::Acquire);
-    let checks = [("ping", true), ("log", true), ("etcd", true), ("poststarthook/rbac/bootstrap-roles", ready)];
+    let checks = [
+        ("ping", true),
+        ("log", true),
+        ("etcd", true),
+        ("poststarthook/rbac/bootstrap-roles", ready),
+        ("shutdown", !server.closing.is_cancelled()),
+    ];
+    // Only readiness depends on it that the server is about to stop.
+    let checks = &checks[..if endpoint == "readyz" { 5 } else { 4 }];
     let failed = |(_, good): &(&str, bool)| !good && endpoint != "livez";
     if !rest.is_empty() {
         let name = rest.join("/");
@@ -188,7 +196,7 @@ fn health(server: &Server, endpoint: &str, rest: &[&str], verbose: bool) -> Resp
     let bad = checks.iter().any(failed);
     let mut text = String::new();
     if verbose || bad {
-        for check in &checks {
+        for check in checks {
             let line = if failed(check) {
                 format!("[-]{} failed: reason withheld\n", check.0)
             } else {

@@ -8,6 +8,7 @@ use crate::server::{Served, Server};
 use canopus_api::{FieldSelector, Gvr, ListOptions, Patch, Result, Status, Target, Value, value};
 use canopus_resources::Verb;
 use canopus_resources::core::pod::connect;
+use futures::StreamExt;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
                 options.timeout_seconds = Some(watch_timeout(server));
             }
             let watch = server.watch(&target, &options).await?;
+            let watch = watch.take_until(server.closing.clone().cancelled_owned()).boxed();
             Ok(view.watch(watch, server.surroundings.clone()))
         }
         "delete" | "deletecollection" => delete(server, &call, &target, &view, request).await,

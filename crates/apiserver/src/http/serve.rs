@@ -50,6 +50,7 @@ pub async fn serve(
             }
         });
     }
+    server.closing.cancel();
     connections.close();
     let _ = tokio::time::timeout(Duration::from_secs(2), connections.wait()).await;
 }

@@ -1,12 +1,14 @@
 //! Requests as bytes on a connection, to a server on a store in memory.
 
 use super::serve::talk;
+use crate::server::Server;
 use crate::settings::Settings;
 use crate::testing::server_with;
 use bytes::Bytes;
 use canopus_api::{Value, json};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::io::Read;
@@ -28,6 +30,7 @@ impl Answer {
 /// One connection, with a client certificate of `name` in `group`.
 struct Client {
     requests: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    server: Arc<Server>,
 }
 
 impl Client {
@@ -44,19 +47,25 @@ impl Client {
         let certificate: Arc<[u8]> = Arc::from(certificate.der().as_ref());
         let (near, far) = tokio::io::duplex(1 << 16);
         let server = server_with(settings).await;
+        let kept = server.clone();
         tokio::spawn(async move { talk(server, Some(certificate), far, CancellationToken::new()).await.unwrap() });
         let (requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
         tokio::spawn(connection);
-        Client { requests }
+        Client { requests, server: kept }
     }
 
-    async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    /// The answer's head; its body may take its time.
+    async fn open(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response<Incoming> {
         let mut request = Request::builder().method(method).uri(path).header("host", "test");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::from(body.to_string()))).unwrap();
-        let (head, body) = self.requests.send_request(request).await.unwrap().into_parts();
+        self.requests.send_request(request).await.unwrap()
+    }
+
+    async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let (head, body) = self.open(method, path, headers, body).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer { code: head.status, headers: head.headers, body }
     }
@@ -175,4 +184,16 @@ async fn features_show_in_the_metrics() {
     admin.send("POST", MAPS, &[], &config_map("a", 200_000)).await;
     let plain = admin.send("GET", MAPS, &[("accept-encoding", "gzip")], "").await;
     assert!(!plain.headers.contains_key("content-encoding"));
+}
+
+#[tokio::test]
+async fn watches_end_properly_when_the_server_stops() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    assert_eq!(admin.get("/readyz").await.body, "ok");
+    let watch = admin.open("GET", &format!("{MAPS}?watch=1"), &[], "").await;
+    admin.server.closing.cancel();
+    assert!(watch.into_body().collect().await.unwrap().to_bytes().is_empty());
+    let ready = admin.get("/readyz").await;
+    assert!(ready.code == 500 && ready.body.starts_with(b"[+]ping ok"));
+    assert_eq!(admin.get("/livez").await.code, 200);
 }
