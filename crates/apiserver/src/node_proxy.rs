@@ -88,6 +88,32 @@ impl NodeProxy {
     }
 }
 
+/// What of a node's refusal is passed on.
+const MAX_REFUSAL: usize = 2048;
+
+/// Turns a node's refusal, which is plain text, into the Status that clients understand.
+pub async fn checked(answer: Response<Body>) -> Result<Response<Body>> {
+    let code = answer.status();
+    if code.is_success() {
+        return Ok(answer);
+    }
+    let mut body = answer.into_body();
+    let mut said = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await
+        && said.len() < MAX_REFUSAL
+    {
+        said.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+    }
+    said.truncate(MAX_REFUSAL);
+    let said = String::from_utf8_lossy(&said);
+    Err(match code {
+        http::StatusCode::BAD_REQUEST => Status::bad_request(said),
+        http::StatusCode::INTERNAL_SERVER_ERROR => Status::internal(said),
+        http::StatusCode::NOT_FOUND => Status::new(404, "NotFound", said),
+        _ => Status::new(code.as_u16(), "", said),
+    })
+}
+
 fn outgoing(
     method: &Method,
     headers: &HeaderMap,
@@ -109,4 +135,24 @@ fn outgoing(
     };
     out.insert(header::HOST, HeaderValue::from_str(&host).map_err(Status::internal)?);
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+
+    #[tokio::test]
+    async fn a_refusal_becomes_a_status() {
+        let answer = |code: u16| {
+            let body: Body = Full::from("not yet").map_err(|never| match never {}).boxed_unsync();
+            Response::builder().status(code).body(body).unwrap()
+        };
+        assert_eq!(checked(answer(200)).await.unwrap().status(), 200);
+        for (code, reason) in [(400, "BadRequest"), (404, "NotFound"), (500, "InternalError"), (503, "")] {
+            let status = checked(answer(code)).await.unwrap_err();
+            assert_eq!((status.code, status.reason.as_str()), (code, reason));
+            assert!(status.message.ends_with("not yet"), "{status}");
+        }
+    }
 }

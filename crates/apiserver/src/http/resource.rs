@@ -224,6 +224,7 @@ async fn to_node(
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let nodes = Gvr::new("", "v1", "nodes");
+    let logs = matches!(path, NodePath::Pod { verb: "containerLogs" });
     let (node, path) = match path {
         NodePath::Node => {
             let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
@@ -245,7 +246,8 @@ async fn to_node(
     };
     let object = server.get(&Target::new(&nodes, "", &node), None).await?;
     let address = crate::node_proxy::address(&object.value())?;
-    server.gates.get()?.nodes.forward(&address, &path, request).await
+    let answer = server.gates.get()?.nodes.forward(&address, &path, request).await?;
+    if logs { crate::node_proxy::checked(answer).await } else { Ok(answer) }
 }
 
 /// The node agent's path: upstream's kubelet API, with its parameter names.

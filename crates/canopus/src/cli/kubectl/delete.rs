@@ -129,7 +129,7 @@ pub async fn run(session: &Session, args: &DeleteArgs) -> Result<ExitCode> {
     for (target, uid) in going.iter().filter(|_| args.wait && !args.force) {
         let gone = |object: Option<&Value>| Ok(object.is_none_or(|o| o["metadata"]["uid"].str() != uid));
         if until::until(session, target, patience, gone).await? == Ended::TimedOut {
-            let what = format!("{}/{}", target.gvr.group_resource(), target.name);
+            let what = format!("{}/{}", target.gvr.resource, target.name);
             error::report(&anyhow!("timed out waiting for the condition on {what}"));
             code = ExitCode::FAILURE;
         }

@@ -3,7 +3,7 @@
 use super::print::{self, Format, TableOptions};
 use super::select::{self, Selected};
 use super::session::{JSON, Session, with_query};
-use super::{error, files};
+use super::{error, files, watch};
 use crate::cli::output;
 use anyhow::{Result, bail};
 use canopus_api::{Status, Target, Value};
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 /// How many objects are asked for at once.
 const PAGE: &str = "500";
-const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// Show objects
 #[derive(Args, Default)]
@@ -23,6 +23,8 @@ Examples:
   canopus kubectl get pods
   canopus kubectl get nodes,pods,svc -A -o wide
   canopus kubectl get deployment hello -o yaml
+  canopus kubectl get pods --watch
+  canopus kubectl get pods -o custom-columns=NAME:.metadata.name,IP:.status.podIP
   canopus kubectl get pods -l app=hello -o jsonpath='{.items[*].status.podIP}'")]
 pub struct GetArgs {
     /// TYPE[,TYPE] [NAME…] or TYPE/NAME…
@@ -31,30 +33,36 @@ pub struct GetArgs {
     /// Files that name the objects
     #[arg(short, long, value_name = "FILE", conflicts_with = "what")]
     filename: Vec<PathBuf>,
-    /// wide, yaml, json, name or jsonpath=TEMPLATE
+    /// wide, yaml, json, name, jsonpath=TEMPLATE or custom-columns=HEADER:PATH,…
     #[arg(short, long, value_name = "FORMAT")]
-    output: Option<Format>,
+    pub output: Option<Format>,
     /// Objects of all namespaces
     #[arg(short = 'A', long)]
-    all_namespaces: bool,
+    pub all_namespaces: bool,
     /// Only objects whose labels match
     #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
-    selector: String,
+    pub selector: String,
     /// Only objects whose fields match, like status.phase=Running
     #[arg(long, default_value = "", hide_default_value = true)]
-    field_selector: String,
+    pub field_selector: String,
     /// No header lines
     #[arg(long)]
-    no_headers: bool,
+    pub no_headers: bool,
     /// A column with the labels
     #[arg(long)]
-    show_labels: bool,
+    pub show_labels: bool,
     /// Keep managedFields in YAML and JSON
     #[arg(long)]
-    show_managed_fields: bool,
+    pub show_managed_fields: bool,
     /// What is not there is no error
     #[arg(long)]
     ignore_not_found: bool,
+    /// After the objects, their changes as they come
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Changes only, without the objects first
+    #[arg(long)]
+    pub watch_only: bool,
 }
 
 pub async fn run(session: &Session, args: &GetArgs) -> Result<ExitCode> {
@@ -79,6 +87,12 @@ pub async fn run(session: &Session, args: &GetArgs) -> Result<ExitCode> {
     }
     if named && !(args.selector.is_empty() && args.field_selector.is_empty()) {
         bail!("name cannot be provided when a selector is specified");
+    }
+    if args.watch || args.watch_only {
+        return match places.as_slice() {
+            [(selected, target)] => watch::run(session, args, selected.resource, target).await,
+            _ => bail!("you may only specify a single resource type"),
+        };
     }
     match args.output.clone().unwrap_or_default() {
         format if format.is_table() => tables(session, args, &places, format == Format::Wide).await,
@@ -204,6 +218,11 @@ async fn documents(
                 }
             }
         }
+    }
+    if let Format::Columns(columns) = format {
+        let objects: Vec<Value> = objects.into_iter().map(|(_, object)| object).collect();
+        output::print(&columns.text(&objects, !args.no_headers))?;
+        return Ok(code);
     }
     let single = places.len() == 1 && !places[0].1.name.is_empty();
     if *format == Format::Name {

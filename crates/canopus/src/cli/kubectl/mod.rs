@@ -2,6 +2,7 @@
 //! kubectl's; what it does not have, kubectl has.
 
 mod apply;
+mod columns;
 mod delete;
 mod discovery;
 mod error;
@@ -17,6 +18,7 @@ mod session;
 mod terminal;
 mod until;
 mod wait;
+mod watch;
 mod websocket;
 
 use anyhow::{Context, Result};

@@ -1,5 +1,6 @@
 //! How objects are shown: the server's tables, YAML, JSON, names, JSONPath.
 
+use super::columns::Columns;
 use super::discovery::Resource;
 use super::jsonpath::Template;
 use crate::cli::output;
@@ -17,6 +18,7 @@ pub enum Format {
     Json,
     Name,
     JsonPath(Template),
+    Columns(Columns),
 }
 
 impl FromStr for Format {
@@ -29,10 +31,11 @@ impl FromStr for Format {
             ("json", "") => Ok(Format::Json),
             ("name", "") => Ok(Format::Name),
             ("jsonpath", "") => Err("template format specified but no template given".into()),
+            ("custom-columns", spec) => Ok(Format::Columns(Columns::parse(spec)?)),
             ("jsonpath", template) => Ok(Format::JsonPath(template.parse()?)),
             _ => Err(format!(
                 "unable to match a printer suitable for the output format {text:?}, allowed formats are: \
-                              json,jsonpath,name,wide,yaml"
+                              custom-columns,json,jsonpath,name,wide,yaml"
             )),
         }
     }
@@ -122,6 +125,7 @@ pub fn structured(format: &Format, document: &Value) -> Result<String> {
         Format::Yaml => Ok(yaml::to_yaml(document)),
         Format::Json => Ok(pretty(document) + "\n"),
         Format::JsonPath(template) => Ok(template.render(document).map_err(anyhow::Error::msg)?),
+        Format::Columns(columns) => Ok(columns.text(std::slice::from_ref(document), true)),
         Format::Table | Format::Wide | Format::Name => bail!("tables and names are not documents"),
     }
 }

@@ -170,7 +170,7 @@ async fn one(
         Ended::Met => Ok(format!("{title} condition met\n")),
         Ended::TimedOut if patience.is_zero() => Err(anyhow!("condition not met for {title}")),
         Ended::TimedOut => {
-            Err(anyhow!("timed out waiting for the condition on {}/{}", target.gvr.group_resource(), target.name))
+            Err(anyhow!("timed out waiting for the condition on {}/{}", target.gvr.resource, target.name))
         }
     }
 }
