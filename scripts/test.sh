@@ -2,6 +2,8 @@
 # Runs every test of the workspace and ends with a plain summary. Arguments go to `cargo test`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+# A user's own settings would change what commands do.
+unset CANOPUS_DATA_DIR CANOPUS_LOG DESTDIR KUBECONFIG
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 started=$SECONDS

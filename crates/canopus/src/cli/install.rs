@@ -9,7 +9,31 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub const UNIT: &str = "canopus.service";
-pub const UNIT_PATH: &str = "/etc/systemd/system/canopus.service";
+/// Where the unit goes, below the root directory.
+const UNIT_PATH: &str = "etc/systemd/system/canopus.service";
+
+/// The file system the unit is for: this host's, or an image's that is being made.
+#[derive(Args, Clone, Debug)]
+pub struct Root {
+    /// Directory with the file system to install into, as for an image that is being made: nothing is started
+    #[arg(long, value_name = "DIR", default_value = "/", env = "DESTDIR", hide_env_values = true)]
+    pub root: PathBuf,
+}
+
+impl Root {
+    pub fn unit(&self) -> PathBuf {
+        self.root.join(UNIT_PATH)
+    }
+
+    /// Whether it is the running host's own and that runs systemd, as sd_booted(3) tells.
+    pub fn has_systemd(&self) -> bool {
+        self.is_host() && Path::new("/run/systemd/system").is_dir()
+    }
+
+    pub fn is_host(&self) -> bool {
+        self.root == Path::new("/")
+    }
+}
 
 /// Install a systemd unit that runs `canopus up` when the host starts
 #[derive(Args)]
@@ -17,10 +41,13 @@ pub const UNIT_PATH: &str = "/etc/systemd/system/canopus.service";
 Examples:
   canopus install
   canopus install --print
+  canopus install --root /mnt/image
   canopus install -- --bind-address 10.0.0.5")]
 pub struct InstallArgs {
     #[command(flatten)]
     data: DataDir,
+    #[command(flatten)]
+    root: Root,
     /// Print the unit instead of installing it
     #[arg(long)]
     print: bool,
@@ -39,12 +66,22 @@ pub fn run(args: &InstallArgs) -> Result<()> {
         return output::print(&unit);
     }
     if !nix::unistd::geteuid().is_root() {
-        bail!("installing a systemd unit needs root");
+        bail!("installing a systemd unit needs root (try it with sudo)");
     }
-    write(Path::new(UNIT_PATH), &unit)?;
-    output::print(&format!("wrote {UNIT_PATH}\n"))?;
-    if !has_systemd() {
-        return output::print("this host does not run systemd: the unit is there but was not enabled or started\n");
+    if args.root.is_host() && !args.root.has_systemd() {
+        bail!(
+            "this host does not run systemd, so nothing was installed: let whatever starts services here run \
+             `canopus up` (--print shows the unit, --root DIR writes it into another file system)"
+        );
+    }
+    let path = args.root.unit();
+    let folder = path.parent().context("the unit lies in a directory")?;
+    fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    write(&path, &unit)?;
+    output::print(&format!("wrote {}\n", path.display()))?;
+    if !args.root.is_host() {
+        let root = args.root.root.display();
+        return output::print(&format!("to have it start with that system: systemctl --root {root} enable canopus\n"));
     }
     systemctl(&["daemon-reload"])?;
     if args.no_start {
@@ -63,11 +100,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
     let mut file = options.write(true).create(true).truncate(true).mode(0o644).open(&temporary).with_context(failed)?;
     std::io::Write::write_all(&mut file, text.as_bytes()).and_then(|()| file.sync_all()).with_context(failed)?;
     fs::rename(&temporary, path).with_context(failed)
-}
-
-/// Whether systemd is this host's init, as sd_booted(3) tells.
-pub fn has_systemd() -> bool {
-    Path::new("/run/systemd/system").is_dir()
 }
 
 pub fn systemctl(args: &[&str]) -> Result<()> {
@@ -93,8 +125,9 @@ Wants=network-online.target
 After=network-online.target
 
 [Service]
-Type=exec
+Type=notify
 ExecStart={}
+TimeoutStartSec=5min
 Restart=always
 RestartSec=1s
 KillMode=process

@@ -27,7 +27,18 @@ pub const CGROUP_ROOT: &str = "canopus";
 
 /// Kubernetes in one binary: API server, scheduler, controllers, node agent, containers, network and DNS.
 #[derive(Parser)]
-#[command(name = "canopus", disable_version_flag = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "canopus",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "\
+To begin, as root:
+  canopus up                        in one terminal
+  canopus kubectl get pods -A       in another
+
+Every command has examples: canopus COMMAND --help"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -50,7 +61,7 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct DataDir {
     /// Directory with everything Canopus keeps
-    #[arg(long, value_name = "DIR", default_value = DATA_DIR, env = "CANOPUS_DATA_DIR")]
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR, env = "CANOPUS_DATA_DIR", hide_env_values = true)]
     pub data_dir: PathBuf,
 }
 
@@ -60,10 +71,14 @@ impl DataDir {
     }
 }
 
-/// Reads the command line and carries it out. Exit status: 0 all is well, 1 it failed, 2 wrong usage; of
+/// Reads the command line and carries it out. Exit status: 0 all is well, 1 it failed, 2 wrong usage (of kubectl, 1); of
 /// `kubectl exec` the command's own.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
+    let result = match cli.command {
         Command::Up(args) => up::run(args),
         Command::Reset(args) => reset::run(args),
         Command::Image(args) => image::run(args),
@@ -80,6 +95,18 @@ pub fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Says what is wrong with the command line, or what help was asked for. kubectl's exit status for wrong usage is 1.
+fn misused(error: &clap::Error) -> ExitCode {
+    // Nothing can be done about a terminal that is gone.
+    let _ = error.print();
+    let kubectl = std::env::args_os().nth(1).is_some_and(|verb| verb == "kubectl");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if kubectl => ExitCode::FAILURE,
+        _ => ExitCode::from(2),
     }
 }
 
@@ -104,6 +131,7 @@ pub mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     /// Every command, by its full name.
     fn all(command: &clap::Command, prefix: &str, out: &mut Vec<(String, clap::Command)>) {
@@ -129,6 +157,26 @@ mod tests {
             let own = examples.contains(&format!("canopus {name}"));
             assert!(examples.starts_with("Examples:\n") && own, "{name}: {examples}");
         }
+    }
+
+    /// The help of what people meet first, as it is in help.txt. After a change: CANOPUS_UPDATE=1 cargo test -p canopus
+    #[test]
+    fn help_reads_as_it_should() {
+        let mut commands = Vec::new();
+        let mut whole = command().term_width(100);
+        whole.build();
+        all(&whole, "", &mut commands);
+        let mut text = format!("$ canopus -h\n{}", whole.render_help());
+        // That of `up` changes with every component.
+        for (name, command) in commands.iter().filter(|(name, _)| name != "up" && !name.contains("help")) {
+            text += &format!("\n$ canopus {name} -h\n{}", command.clone().render_help());
+        }
+        let text: String = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/help.txt");
+        if std::env::var_os("CANOPUS_UPDATE").is_some() {
+            std::fs::write(&file, &text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(&file).unwrap());
     }
 
     #[test]

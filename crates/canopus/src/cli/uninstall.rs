@@ -1,11 +1,10 @@
 //! `canopus uninstall`: takes away what `canopus install` put there.
 
-use super::install::{UNIT, UNIT_PATH, has_systemd, systemctl};
+use super::install::{Root, UNIT, systemctl};
 use super::output;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::fs;
-use std::path::Path;
 
 /// Stop the cluster and remove its systemd unit; containers and data stay (see `canopus reset`)
 #[derive(Args)]
@@ -13,21 +12,25 @@ use std::path::Path;
 Examples:
   canopus uninstall
   canopus uninstall && canopus reset")]
-pub struct UninstallArgs {}
+pub struct UninstallArgs {
+    #[command(flatten)]
+    root: Root,
+}
 
-pub fn run(_: &UninstallArgs) -> Result<()> {
-    if !Path::new(UNIT_PATH).exists() {
-        return output::print(&format!("{UNIT_PATH} is not there: nothing to do\n"));
+pub fn run(args: &UninstallArgs) -> Result<()> {
+    let path = args.root.unit();
+    if !path.exists() {
+        return output::print(&format!("{} is not there: nothing to do\n", path.display()));
     }
     if !nix::unistd::geteuid().is_root() {
-        bail!("removing a systemd unit needs root");
+        bail!("removing a systemd unit needs root (try it with sudo)");
     }
-    if has_systemd() {
+    if args.root.has_systemd() {
         systemctl(&["disable", "--now", UNIT])?;
     }
-    fs::remove_file(UNIT_PATH).with_context(|| format!("failed to remove {UNIT_PATH}"))?;
-    output::print(&format!("removed {UNIT_PATH}\n"))?;
-    if has_systemd() {
+    fs::remove_file(&path).with_context(|| format!("failed to remove {}", path.display()))?;
+    output::print(&format!("removed {}\n", path.display()))?;
+    if args.root.has_systemd() {
         systemctl(&["daemon-reload"])?;
     }
     output::print("containers and data are untouched; `canopus reset` removes them\n")

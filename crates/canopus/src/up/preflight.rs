@@ -117,6 +117,9 @@ fn ports(args: &UpArgs, address: IpAddr) -> Vec<String> {
         problems.extend(TcpListener::bind((ip, port)).err().map(|e| taken(flag, (ip, port).into(), "TCP", &e)));
     }
     let dns = (address, args.dns_port);
+    if problems.iter().any(|problem| problem.ends_with("--dns-port")) {
+        return problems;
+    }
     problems.extend(UdpSocket::bind(dns).err().map(|e| taken("--dns-port", dns.into(), "UDP", &e)));
     problems
 }
@@ -164,9 +167,9 @@ fn listening(table: &str, port: u16) -> Vec<String> {
 
 /// A bridge that is there before this cluster ever ran belongs to somebody else.
 fn other_cluster(data: &Path) -> Option<String> {
-    let bridge = Path::new("/sys/class/net").join(node::BRIDGE);
+    let bridge = nix::net::if_::if_nametoindex(node::BRIDGE).is_ok();
     let ours = data.join("node").join("network").exists();
-    (bridge.exists() && !ours).then(|| {
+    (bridge && !ours).then(|| {
         format!(
             "there is a network interface {name} already, of another cluster on this host: stop that one first \
              (canopus reset --data-dir ITS-DIR), or remove the interface if nothing uses it (ip link delete {name})",

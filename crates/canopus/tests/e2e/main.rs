@@ -1,6 +1,7 @@
 //! The real kubectl against the real binary. One cluster for the whole file; each part cleans up after itself.
 
 mod api;
+mod cli;
 mod containers;
 mod kills;
 

@@ -45,8 +45,9 @@ mod tests {
     fn columns_are_paths() {
         let columns = Columns::parse("NAME:.metadata.name,ALL:.l[*].n,NONE:.x.y").unwrap();
         let object = value!({"metadata": {"name": "a"}, "l": [{"n": 1}, {"n": "z"}]});
-        assert_eq!(columns.text(&[object.clone()], true), "NAME   ALL   NONE\na      1,z   <none>\n");
-        assert_eq!(columns.text(&[object], false), "a   1,z   <none>\n");
+        let objects = [object];
+        assert_eq!(columns.text(&objects, true), "NAME   ALL   NONE\na      1,z   <none>\n");
+        assert_eq!(columns.text(&objects, false), "a   1,z   <none>\n");
         assert!(Columns::parse("").is_err() && Columns::parse("NAME").is_err());
     }
 }
