@@ -1,14 +1,13 @@
 //! delete and deletecollection: grace, finalizers, propagation.
 
+use super::deletion::{self, Plan};
 use crate::admission::{Operation, Request};
 use crate::fresh::Fresh;
 use crate::server::{Served, Server};
 use crate::user::User;
-use canopus_api::api::Propagation;
-use canopus_api::{DeleteOptions, ListOptions, Object, Result, Status, Target, Value, labels};
+use canopus_api::{DeleteOptions, Gvr, ListOptions, Object, Result, Status, Target, Value};
 use canopus_store::{Change, Expect};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a deletion came to.
 #[derive(Debug)]
@@ -43,7 +42,7 @@ impl Server {
         old: &Arc<Object>,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        check_preconditions(target, old, options)?;
+        check_preconditions(served, old, options)?;
         let before = old.value();
         let request = Request {
             operation: Operation::Delete,
@@ -57,62 +56,28 @@ impl Server {
             dry_run: options.dry_run,
         };
         self.gates.get()?.admission.validate(&request).await?;
-        match self.marked(served, &before, options) {
-            Some(marked) => {
-                if marked == *before {
-                    return Ok(Deleted { object: old.clone(), gone: false });
-                }
+        match deletion::plan(served.resource, &before, options, self.surroundings.now()) {
+            Plan::Pending => Ok(Deleted { object: old.clone(), gone: false }),
+            Plan::Mark(marked) if marked == *before => Ok(Deleted { object: old.clone(), gone: false }),
+            Plan::Mark(marked) => {
                 let object = self.put_marked(served, old, marked, options.dry_run).await?;
                 Ok(Deleted { object, gone: false })
             }
-            None => {
-                let mut object = old.clone();
+            Plan::Delete(last) => {
+                let mut revision = old.revision;
                 if !options.dry_run {
                     let expect = Expect::Revision(old.revision);
-                    let revision = self.commit(served, &target.namespace, &target.name, expect, Change::Delete).await?;
-                    object = Arc::new(old.at_revision(revision));
+                    revision = self.commit(served, &target.namespace, &target.name, expect, Change::Delete).await?;
                     self.release_deleted(served, &before).await;
                 }
-                Ok(Deleted { object, gone: true })
+                let object = if last == *before {
+                    old.at_revision(revision)
+                } else {
+                    Object::from_value(last, served.info.selectable_fields, revision)
+                };
+                Ok(Deleted { object: Arc::new(object), gone: true })
             }
         }
-    }
-
-    /// The object marked for deletion, when something must happen before it goes; None when it can go now.
-    fn marked(&self, served: &Served, before: &Value, options: &DeleteOptions) -> Option<Value> {
-        let now = self.surroundings.now();
-        let already = !before["metadata"]["deletionTimestamp"].is_null();
-        let grace = served.resource.grace_seconds(before, options.grace_period_seconds).unwrap_or(0).max(0);
-        let mut marked = before.clone();
-        set_propagation_finalizers(&mut marked, options.propagation_policy);
-        let held = !marked["metadata"]["finalizers"].items().is_empty() || served.resource.finalizing(before);
-        if already {
-            let left = before["metadata"]["deletionGracePeriodSeconds"].int();
-            if grace >= left && (grace > 0 || held) {
-                return Some(marked);
-            }
-            if grace > 0 || held {
-                let meta = marked.obj_mut("metadata");
-                meta.insert("deletionTimestamp", now.plus(Duration::from_secs(grace.unsigned_abs())));
-                meta.insert("deletionGracePeriodSeconds", grace);
-                return Some(marked);
-            }
-            return None;
-        }
-        if grace == 0 && !held {
-            return None;
-        }
-        let meta = marked.obj_mut("metadata");
-        meta.insert("deletionTimestamp", now.plus(Duration::from_secs(grace.unsigned_abs())));
-        meta.insert("deletionGracePeriodSeconds", grace);
-        let generation = meta.get("generation").map_or(0, Value::int);
-        if generation > 0 {
-            meta.insert("generation", generation + 1);
-        }
-        if served.info.group.is_empty() && served.info.plural == "namespaces" {
-            marked.obj_mut("status").insert("phase", "Terminating");
-        }
-        Some(marked)
     }
 
     async fn put_marked(
@@ -136,7 +101,7 @@ impl Server {
         object.map(Arc::new).ok_or_else(|| Status::internal("encoded object has no metadata"))
     }
 
-    /// Deletes everything in scope that `list` selects; what is gone already is no error.
+    /// Deletes everything in scope that `list` selects, and answers what that was; what is gone already is no error.
     pub async fn delete_collection(
         &self,
         user: &User,
@@ -145,48 +110,37 @@ impl Server {
         options: &DeleteOptions,
     ) -> Result<Vec<Arc<Object>>> {
         let found = self.list(target, list).await?.items;
-        let mut deleted = Vec::with_capacity(found.len());
-        for object in found {
+        for object in &found {
             let one = Target { namespace: object.namespace().into(), name: object.name().into(), ..target.clone() };
             match self.delete(user, &one, options).await {
-                Ok(done) => deleted.push(done.object),
-                Err(gone) if gone.is_not_found() => {}
-                Err(error) => return Err(error),
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
             }
         }
-        Ok(deleted)
+        Ok(found)
     }
 }
 
-fn check_preconditions(target: &Target, old: &Object, options: &DeleteOptions) -> Result<()> {
+fn check_preconditions(served: &Served, old: &Object, options: &DeleteOptions) -> Result<()> {
+    let (info, namespaces) = (served.info, served.info.group.is_empty() && served.info.plural == "namespaces");
+    // Upstream speaks of the kind here, but for namespaces.
+    let about = Gvr::new(info.group, info.version, if namespaces { info.plural } else { info.kind });
+    let refused = |what: &str, wanted: &str, actual: &str, how: &str| {
+        let why = if namespaces {
+            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}")
+        } else {
+            format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({actual}). The object might have been {how}"
+            )
+        };
+        Err(Status::conflict(&about, old.name(), &why))
+    };
     if let Some(uid) = options.uid.as_ref().filter(|uid| **uid != old.facts.uid) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.facts.uid);
-        return Err(Status::conflict(&target.gvr, &target.name, &why));
+        return refused("UID", uid, &old.facts.uid, "deleted and then recreated");
     }
-    if let Some(rv) = options.resource_version.as_ref().filter(|rv| **rv != *old.revision.to_string()) {
-        let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {rv}, ResourceVersion in object meta: {}",
-            old.revision
-        );
-        return Err(Status::conflict(&target.gvr, &target.name, &why));
+    let revision = old.revision.to_string();
+    if let Some(wanted) = options.resource_version.as_ref().filter(|rv| **rv != *revision) {
+        return refused("ResourceVersion", wanted, &revision, "modified");
     }
     Ok(())
-}
-
-/// `orphan` and `foregroundDeletion` say to the garbage collector how to treat dependents.
-fn set_propagation_finalizers(object: &mut Value, policy: Option<Propagation>) {
-    let Some(policy) = policy else { return };
-    let meta = object.obj_mut("metadata");
-    let mut finalizers: Vec<Value> = meta.get("finalizers").map(|f| f.items().to_vec()).unwrap_or_default();
-    finalizers.retain(|f| ![labels::FINALIZER_ORPHAN, labels::FINALIZER_FOREGROUND].contains(&f.str()));
-    match policy {
-        Propagation::Orphan => finalizers.push(labels::FINALIZER_ORPHAN.into()),
-        Propagation::Foreground => finalizers.push(labels::FINALIZER_FOREGROUND.into()),
-        Propagation::Background => {}
-    }
-    if finalizers.is_empty() {
-        meta.remove("finalizers");
-    } else {
-        meta.insert("finalizers", Value::Array(finalizers));
-    }
 }

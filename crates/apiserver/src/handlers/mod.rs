@@ -2,6 +2,7 @@
 
 mod binding;
 pub mod delete;
+mod deletion;
 pub mod read;
 pub mod subresources;
 mod token;

@@ -107,8 +107,13 @@ async fn write(
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let agent = call.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let mut options = call.query.write_options(agent)?;
     let kind = negotiate::content_type(&call.headers);
+    let options_kind = match call.info.verb.as_str() {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        _ => "PatchOptions",
+    };
+    let options = call.query.write_options(agent, options_kind, kind == "application/apply-patch+yaml")?;
     let bytes = body::read(request.into_body()).await?;
     let (tree, problems) = negotiate::decode(&bytes, &kind)?;
     let mut warnings = crate::handlers::write::strictness(&problems, options.field_validation)?;
@@ -121,12 +126,7 @@ async fn write(
                 "application/json-patch+json" => Patch::Json(tree),
                 "application/merge-patch+json" => Patch::Merge(tree),
                 "application/strategic-merge-patch+json" => Patch::Strategic(tree),
-                "application/apply-patch+yaml" => {
-                    if !call.query.has("fieldManager") {
-                        options.field_manager = "".into();
-                    }
-                    Patch::Apply(tree)
-                }
+                "application/apply-patch+yaml" => Patch::Apply(tree),
                 _ => {
                     return Err(Status::unsupported_media_type(
                         "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
@@ -158,6 +158,27 @@ fn warn(response: &mut Response<Body>, warnings: &[String]) {
     }
 }
 
+/// Resources whose deletion answers what was deleted, as upstream; others answer only that it was.
+const RETURNED: &[(&str, &str)] = &[
+    ("", "namespaces"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceclaimtemplates"),
+    ("resource.k8s.io", "resourceslices"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
+];
+
 async fn delete(
     server: &Arc<Server>,
     call: &Call,
@@ -177,10 +198,10 @@ async fn delete(
         return Ok(view.list(canopus_api::List { revision, items: list, ..Default::default() }));
     }
     let done = server.delete(&call.user, target, &options).await?;
-    // These kinds answer what was deleted, as upstream; others only that it was.
-    let returned = ["pods", "services", "serviceaccounts", "persistentvolumeclaims", "resourcequotas"];
-    if !done.gone || returned.contains(&view.served.info.plural) {
-        return Ok(view.object(StatusCode::OK, &done.object));
+    let by_old_option = sent["orphanDependents"].as_bool() == Some(false);
+    let code = if !done.gone && by_old_option { StatusCode::ACCEPTED } else { StatusCode::OK };
+    if !done.gone || RETURNED.contains(&(view.served.info.group, view.served.info.plural)) {
+        return Ok(view.object(code, &done.object));
     }
     let details = value!({
         "name": target.name.clone(), "group": target.gvr.group.clone(), "kind": target.gvr.resource.clone(),
