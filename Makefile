@@ -44,8 +44,8 @@ lint: ## formatting, clippy and the rules of the code base
 .PHONY: bench
 bench: ## benchmarks as JSON lines; one of them: make bench BENCH=name
 	@scripts/setup.sh >&2
-	@cargo build --quiet --profile fast -p canopus >&2
-	@cargo bench --quiet --workspace --profile fast --bench '$(BENCH)'
+	@cargo build --quiet --profile fast -p canopus -p canopus-benches >&2
+	@cargo bench --quiet --profile fast -p canopus -p canopus-benches --bench '$(BENCH)'
 
 .PHONY: soak
 soak: setup ## the tests with long counts

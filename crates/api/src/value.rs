@@ -27,6 +27,9 @@ pub struct Map {
 
 static NULL: Value = Value::Null;
 
+/// Up to so many entries a map is searched from its beginning.
+const SMALL: usize = 12;
+
 impl Map {
     pub fn new() -> Map {
         Map::default()
@@ -44,19 +47,24 @@ impl Map {
         self.entries.binary_search_by(|(k, _)| k.as_str().cmp(key))
     }
 
+    fn find(&self, key: &str) -> Option<usize> {
+        // Most maps are small, and most keys differ in length already: that is cheaper to see than which is greater.
+        if self.entries.len() <= SMALL {
+            return self.entries.iter().position(|(k, _)| k.as_str() == key);
+        }
+        self.position(key).ok()
+    }
+
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.position(key).ok().map(|i| &self.entries[i].1)
+        self.find(key).map(|i| &self.entries[i].1)
     }
 
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
-        match self.position(key) {
-            Ok(i) => Some(&mut self.entries[i].1),
-            Err(_) => None,
-        }
+        self.find(key).map(|i| &mut self.entries[i].1)
     }
 
     pub fn contains_key(&self, key: &str) -> bool {
-        self.position(key).is_ok()
+        self.find(key).is_some()
     }
 
     /// Sets `key`, returning what was there.
@@ -72,7 +80,7 @@ impl Map {
     }
 
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.position(key).ok().map(|i| self.entries.remove(i).1)
+        self.find(key).map(|i| self.entries.remove(i).1)
     }
 
     /// The value at `key`, made by `make` when it is absent.

@@ -29,12 +29,14 @@ impl Server {
         let served = self.served(&target.gvr)?.clone();
         let mut warnings = self.decode(&served, &mut body, options)?;
         self.place(&served, target, &mut body)?;
-        let name = body["metadata"]["name"].str().to_string();
+        if !body["metadata"]["name"].str().is_empty() {
+            return self.create_once(user, &served, target, body, options, &mut warnings, Ownership::Update).await;
+        }
         for _ in 0..RETRIES {
             match self.create_once(user, &served, target, body.clone(), options, &mut warnings, Ownership::Update).await
             {
                 // A generated name was taken: roll the dice again.
-                Err(taken) if taken.is_already_exists() && name.is_empty() => {}
+                Err(taken) if taken.is_already_exists() => {}
                 done => return done,
             }
         }

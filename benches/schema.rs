@@ -1,7 +1,8 @@
-//! What the schema work of a write costs, in microseconds: `cargo bench -p canopus-api --profile fast`.
+//! `schema`: what the schema work of one write of a pod costs: decoding, defaults, managedFields, patches.
 
 use canopus_api::managed::{FieldManager, OneVersion};
 use canopus_api::{Gvk, Time, Value, json, patch, schema, value};
+use canopus_benches::Report;
 use canopus_schema::Type;
 use std::hint::black_box;
 use std::time::Instant;
@@ -52,7 +53,7 @@ fn manager(ty: &'static Type, name: &'static str, subresource: &'static str) -> 
     }
 }
 
-fn measure<T>(what: &str, setup: impl Fn() -> T, mut run: impl FnMut(&mut T)) {
+fn measure<T>(figure: &str, setup: impl Fn() -> T, mut run: impl FnMut(&mut T)) {
     const ROUNDS: usize = 20_000;
     let mut inputs: Vec<T> = (0..64).map(|_| setup()).collect();
     let mut spent = std::time::Duration::ZERO;
@@ -64,7 +65,7 @@ fn measure<T>(what: &str, setup: impl Fn() -> T, mut run: impl FnMut(&mut T)) {
         inputs.iter_mut().for_each(|input| run(black_box(input)));
         spent += start.elapsed();
     }
-    println!("{what:<44} {:>7.2} µs", spent.as_secs_f64() * 1e6 / (ROUNDS / 64 * 64) as f64);
+    Report::of("schema").figure(figure, spent.as_secs_f64() * 1e6 / (ROUNDS / 64 * 64) as f64, "us");
 }
 
 fn main() {
@@ -77,25 +78,23 @@ fn main() {
     manager(ty, "kubelet", "status").update(Some(&created), &mut running);
     let mut changed = running.clone();
     changed.set_path(&["status", "phase"], "Succeeded");
-    println!(
-        "pod: {} bytes, managedFields {} of them",
-        json::to_vec(&running).len(),
-        json::to_vec(&running["metadata"]["managedFields"]).len()
-    );
+    let report = Report::new("schema");
+    report.figure("pod_size", json::to_vec(&running).len() as f64, "bytes");
+    report.figure("managed_fields_size", json::to_vec(&running["metadata"]["managedFields"]).len() as f64, "bytes");
 
-    measure("clone of the tree", || (), |()| drop(black_box(running.clone())));
-    measure("decode (check and prune)", || running.clone(), |v| drop(black_box(schema::decode(ty, v))));
+    measure("clone", || (), |()| drop(black_box(running.clone())));
+    measure("decode", || running.clone(), |v| drop(black_box(schema::decode(ty, v))));
     measure(
-        "defaults and completion",
+        "defaults",
         || running.clone(),
         |v| {
             schema::apply_defaults(ty, v);
             schema::complete(ty, v);
         },
     );
-    measure("managedFields: create", pod, |v| manager(ty, "kube-controller-manager", "").update(None, v));
+    measure("own_create", pod, |v| manager(ty, "kube-controller-manager", "").update(None, v));
     measure(
-        "managedFields: first status",
+        "own_first_status",
         || {
             let mut v = created.clone();
             v.set("status", status());
@@ -103,21 +102,13 @@ fn main() {
         },
         |v| manager(ty, "kubelet", "status").update(Some(&created), v),
     );
-    measure(
-        "managedFields: status changes phase",
-        || changed.clone(),
-        |v| manager(ty, "kubelet", "status").update(Some(&running), v),
-    );
-    measure(
-        "managedFields: nothing changes",
-        || running.clone(),
-        |v| manager(ty, "kubelet", "status").update(Some(&running), v),
-    );
+    measure("own_changed_status", || changed.clone(), |v| manager(ty, "kubelet", "status").update(Some(&running), v));
+    measure("own_no_change", || running.clone(), |v| manager(ty, "kubelet", "status").update(Some(&running), v));
     let change = value!({"status": {"phase": "Failed", "conditions": [{"type": "Ready", "status": "False"}]}});
-    measure("strategic merge of a status", || (), |()| drop(black_box(patch::strategic_merge(&running, &change, ty))));
+    measure("strategic_merge", || (), |()| drop(black_box(patch::strategic_merge(&running, &change, ty))));
     let config = value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-7d9c5b8f6-x2x9k", "namespace": "default", "labels": {"a": "b"}}});
     measure(
-        "server-side apply of a label",
+        "apply",
         || (),
         |()| {
             let _ = black_box(manager(ty, "me", "").apply(&Gvk::new("", "v1", "Pod"), Some(&running), &config, false));

@@ -1,7 +1,8 @@
-//! `cargo bench --profile fast -p canopus-store`: one JSON object per line and figure. `CANOPUS_BENCH_SECONDS` sets how
-//! long each load lasts, `TMPDIR` which file system is measured.
+//! `store`: durable commits by many writers, fan-out to watchers, ranges, opening, compaction. `CANOPUS_BENCH_SECONDS` sets
+//! how long each load lasts, `TMPDIR` which file system is measured.
 
 use bytes::Bytes;
+use canopus_benches::{Report, seconds, usage};
 use canopus_store::memory::MemoryStore;
 use canopus_store::sqlite::{Options, SqliteStore};
 use canopus_store::{Expect, Limits, Store, Write};
@@ -12,27 +13,11 @@ use std::time::{Duration, Instant};
 const VALUE: usize = 3800;
 
 fn report(figure: &str, value: f64, unit: &str) {
-    let value = (value * 1000.0).round() / 1000.0;
-    println!("{}", serde_json::json!({"bench": "store", "figure": figure, "value": value, "unit": unit}));
+    Report::of("store").figure(figure, value, unit);
 }
 
-/// CPU time this process has used.
 fn cpu() -> Duration {
-    // SAFETY: `usage` is plain numbers, which getrusage fills in.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    let duration =
-        |time: libc::timeval| Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64);
-    duration(usage.ru_utime) + duration(usage.ru_stime)
-}
-
-fn resident_mb() -> f64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(0.0);
-    pages * 4096.0 / 1e6
+    usage::own_cpu().unwrap_or_default()
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
@@ -117,8 +102,7 @@ async fn ranges(store: &Arc<dyn Store>) {
 }
 
 async fn run() {
-    let seconds = std::env::var("CANOPUS_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4.0);
-    let time = Duration::from_secs_f64(seconds);
+    let time = seconds(4);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Limits::default()).unwrap());
@@ -132,7 +116,7 @@ async fn run() {
     fanout(&store, 500, 200).await;
     let keys = store.revision() - 1;
     report("stored", keys as f64, "keys");
-    report("resident", resident_mb(), "MB");
+    report("resident", usage::memory(std::process::id()).rss, "MB");
     drop(store);
     // The watchers' tasks let go of what they share a moment later, but the file is free at once.
     let begin = Instant::now();
@@ -169,5 +153,6 @@ async fn run() {
 }
 
 fn main() {
+    Report::new("store");
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(run());
 }

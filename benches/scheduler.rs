@@ -1,7 +1,8 @@
-//! How fast decisions are made: upstream's SchedulingBasic (5,000 nodes, 1,000 pods there, 10,000 pods measured) from
-//! parsed objects to assumed pods, without the API. One JSON object per line and figure.
+//! `scheduler`: how fast decisions are made: upstream's SchedulingBasic (5,000 nodes, 1,000 pods there, 10,000 pods measured) from
+//! parsed objects to assumed pods, without the API.
 
 use canopus_api::{Object, Value, value};
+use canopus_benches::Report;
 use canopus_scheduler::cache::{Cache, Snapshot};
 use canopus_scheduler::cycle::{Turn, schedule};
 use canopus_scheduler::node::Node;
@@ -49,6 +50,7 @@ fn place(objects: &[Object], queue: &mut Queue, cache: &mut Cache, snapshot: &mu
 }
 
 fn main() {
+    let report = Report::new("scheduler");
     let (mut queue, mut cache, mut snapshot) = (Queue::default(), Cache::default(), Snapshot::default());
     let mut turn = Turn::new(1);
     for i in 0..NODES {
@@ -59,9 +61,5 @@ fn main() {
     let begin = Instant::now();
     let placed = place(&objects[BEFORE..], &mut queue, &mut cache, &mut snapshot, &mut turn);
     let rate = placed as f64 / begin.elapsed().as_secs_f64();
-    let line = value!({
-        "bench": "scheduler", "figure": "decisions: 5,000 nodes, 10,000 basic pods", "value": rate.round(),
-        "unit": "pods/s", "goal": 8100,
-    });
-    println!("{}", String::from_utf8_lossy(&canopus_api::json::to_vec(&line)));
+    report.goal("decisions_basic", rate, "1/s", 8100.0);
 }
