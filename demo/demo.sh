@@ -76,6 +76,8 @@ cleanup() {
   trap - EXIT INT TERM
   set +e
   if [ "$status" -ne 0 ] && [ "$status" -ne 130 ] && [ -s "$work/log" ]; then
+    echo "What the cluster says of itself:" >&2
+    timeout 5 "$canopus" kubectl get pods,events -A >&2
     echo "The end of the cluster's log:" >&2
     tail -n 30 "$work/log" >&2
   fi
