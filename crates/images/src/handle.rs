@@ -4,6 +4,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::users::{self, User};
 use crate::{Image, ImageError, ImageStore, Result, Usage};
 
@@ -90,7 +92,11 @@ impl Images {
     }
 }
 
+/// How many operations may be under way at once: they keep a disk busy, not a machine full of threads.
+static OPERATIONS: Semaphore = Semaphore::const_new(8);
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let _permit = OPERATIONS.acquire().await.map_err(|_| ImageError::Cancelled)?;
     // A panic goes on where it was asked for; only a runtime that shuts down cancels.
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

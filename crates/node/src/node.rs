@@ -12,7 +12,7 @@ use canopus_net::podnetwork::PodNetwork;
 use canopus_runtime::Runtime;
 use canopus_runtime::spec::DnsConfig;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::Error;
 use crate::admission::Allocatable;
@@ -39,6 +39,8 @@ pub struct Node {
     pub pods: Arc<Informer>,
     pub max_pods: u32,
     pub sources: Sources,
+    /// How much blocking work may be under way at once.
+    pub threads: Semaphore,
     /// Who is to hear of a sandbox's events.
     pub wakers: Mutex<HashMap<String, Arc<Notify>>>,
 }
@@ -66,8 +68,18 @@ impl Node {
         }
     }
 
-    /// Runs what may block.
+    /// Runs what may block for a moment; so many at once as the machine can use. A thread for each pod would cost more
+    /// memory than the pods.
     pub async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Node) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let _permit = self.threads.acquire().await.map_err(|_| Error::Interrupted)?;
+        self.waiting(work).await
+    }
+
+    /// Runs what waits for something else than this machine: a thread of its own, for as long as it takes.
+    pub async fn waiting<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Node) -> T + Send + 'static,
     ) -> Result<T, Error> {

@@ -10,7 +10,7 @@ use canopus_net::podnetwork::{PodNetwork, PodNetworkConfig};
 use canopus_runtime::Runtime;
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -88,6 +88,7 @@ pub(crate) async fn open(
         runtime: Arc::new(runtime),
         images,
         network,
+        threads: Semaphore::new((facts.cpus * 2).max(8)),
         wakers: Mutex::default(),
     })
 }

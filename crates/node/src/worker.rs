@@ -21,6 +21,7 @@ use crate::planner::{self, Action, Backoff, KillReason, Memory, Observed, Plan};
 use crate::pod;
 use crate::probes::Probers;
 use crate::status::{self, Inputs, Waiting};
+use crate::stop::stop;
 
 /// What is known of a pod: its newest object, or that the API no longer has it.
 pub type PodWatch = watch::Receiver<Option<Arc<Object>>>;
@@ -48,6 +49,8 @@ pub struct Worker {
     probers: Probers,
     /// Stops that came to an end.
     stopped: Arc<Mutex<Vec<String>>>,
+    /// Of the containers that are being stopped: cancelled when one is seen to have ended.
+    ends: BTreeMap<String, CancellationToken>,
     /// The newest object known: from the watch or our last status write. The last one, once it is gone.
     newest: Arc<Object>,
     cleaned: bool,
@@ -84,6 +87,7 @@ impl Worker {
             pulls: BTreeMap::new(),
             sandbox_failures: 0,
             stopped: Arc::default(),
+            ends: BTreeMap::new(),
             newest,
             cleaned: false,
         }
@@ -194,6 +198,13 @@ impl Worker {
     async fn observe(&mut self) -> Result<Observed, Error> {
         let sandboxes = self.sandboxes.clone();
         let observed = self.node.blocking(move |node| observe::observe(&node.runtime, &sandboxes)).await??;
+        self.ends.retain(|id, end| {
+            let running = observed.running().any(|i| i.id == *id);
+            if !running {
+                end.cancel();
+            }
+            running
+        });
         let ended: Vec<String> = std::mem::take(&mut *self.stopped.lock());
         self.memory.stopping.retain(|id, _| !ended.contains(id) && observed.running().any(|i| i.id == *id));
         for instance in observed.running() {
@@ -268,10 +279,11 @@ impl Worker {
         let grace = grace.max(MIN_GRACE);
         self.memory.stopping.insert(id.clone(), now().plus(grace));
         let (node, stopped, notify) = (self.node.clone(), self.stopped.clone(), self.notify.clone());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = node.runtime.stop_container(&id, grace, None) {
+        let ended = self.ends.entry(id.clone()).or_default().clone();
+        tokio::spawn(async move {
+            if let Err(error) = stop(&node, &id, grace, &ended).await {
                 tracing::warn!(%error, container = %id, "failed to stop a container");
-                std::thread::sleep(RETRY);
+                tokio::time::sleep(RETRY).await;
             }
             stopped.lock().push(id);
             notify.notify_one();

@@ -40,5 +40,5 @@ pub use proto::{Code, Exit};
 #[cfg(feature = "runtime")]
 pub use runtime::{
     AttachSession, Config, ContainerState, ContainerStatus, ExecSession, Runtime, RuntimeEvent, SandboxState,
-    SandboxStatus,
+    SandboxStatus, Signalled,
 };

@@ -74,7 +74,7 @@ impl Action<'_> {
         let (id, spec) = (self.id.to_owned(), ExecSpec { args, stdout: true, stderr: true, ..ExecSpec::default() });
         let result = self
             .node
-            .blocking(move |node| -> Result<(Option<i32>, String), canopus_runtime::Error> {
+            .waiting(move |node| -> Result<(Option<i32>, String), canopus_runtime::Error> {
                 let mut session = node.runtime.exec(&id, &spec)?;
                 let outputs = [session.stdout.take(), session.stderr.take()];
                 let readers = outputs.map(|file| std::thread::spawn(move || read_some(file)));

@@ -19,6 +19,16 @@ use crate::state::{self, ContainerRecord, SandboxRecord, ShimRecord};
 /// How long a container may take to end after `SIGKILL`.
 const KILL_WAIT: Duration = Duration::from_secs(30);
 
+/// What became of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signalled {
+    Sent,
+    /// The container is still being started: only a kill of all of it works.
+    NotStarted,
+    /// There is nothing left to signal.
+    Over,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContainerState {
     /// Not started.
@@ -118,30 +128,46 @@ impl Runtime {
         self.client(&sandbox)?.ask(Op::Start(start), Vec::new(), SLOW).map(|_| ())
     }
 
+    /// Sends a container `signal` (without one, its own stop signal), or with `all` to every process in it, and does
+    /// not wait for what comes of it: [`RuntimeEvent::Exited`](super::RuntimeEvent) tells.
+    ///
+    /// # Errors
+    /// If its shim cannot be reached.
+    pub fn signal_container(&self, id: &str, signal: Option<i32>, all: bool) -> Result<Signalled> {
+        let (sandbox, record) = self.container(id)?;
+        if self.shim(&sandbox)?.is_none() {
+            self.clear_cgroup(&sandbox, id)?;
+            return Ok(Signalled::Over);
+        }
+        let signal = signal.or(record.spec.stop_signal).unwrap_or(libc::SIGTERM);
+        match self.client(&sandbox)?.ask(Op::Kill { id: id.to_owned(), signal, all }, Vec::new(), QUICK) {
+            Err(e) if e.is_not_found() => Ok(Signalled::Over),
+            // Over already, or still starting, which only a kill ends.
+            Err(Error::Shim { code: Code::State, .. }) => match self.container_status(id)?.state {
+                ContainerState::Created | ContainerState::Starting if !all => Ok(Signalled::NotStarted),
+                _ => Ok(Signalled::Over),
+            },
+            other => other.map(|_| Signalled::Sent),
+        }
+    }
+
     /// Sends the container's stop signal (or another), and `SIGKILL` to all of it if it hasn't
     /// ended within `grace`. Returns when it has ended, at once if it doesn't run.
     pub fn stop_container(&self, id: &str, grace: Duration, signal: Option<i32>) -> Result<()> {
-        let (sandbox, record) = self.container(id)?;
+        let (sandbox, _) = self.container(id)?;
         if self.shim(&sandbox)?.is_none() {
             return self.clear_cgroup(&sandbox, id);
         }
         let mut client = self.client(&sandbox)?;
         client.ask(Op::Subscribe, Vec::new(), QUICK)?;
-        let signal = signal.or(record.spec.stop_signal).unwrap_or(libc::SIGTERM);
-        let steps = [(signal, false, grace), (libc::SIGKILL, true, KILL_WAIT)];
+        let steps = [(signal, false, grace), (Some(libc::SIGKILL), true, KILL_WAIT)];
         for (signal, all, wait) in steps.into_iter().filter(|(_, _, wait)| !wait.is_zero()) {
             // A second connection, so that no event is taken for an answer.
-            match self.client(&sandbox)?.ask(Op::Kill { id: id.to_owned(), signal, all }, Vec::new(), QUICK) {
-                Err(e) if e.is_not_found() => return Ok(()),
-                // Over already, or still starting, which only a kill ends.
-                Err(Error::Shim { code: Code::State, .. }) => match self.container_status(id)?.state {
-                    ContainerState::Created | ContainerState::Starting if !all => continue,
-                    _ => return Ok(()),
-                },
-                other => other?,
-            };
-            if client.wait_exit(id, Instant::now() + wait)? {
-                return Ok(());
+            match self.signal_container(id, signal, all)? {
+                Signalled::Over => return Ok(()),
+                Signalled::NotStarted => continue,
+                Signalled::Sent if client.wait_exit(id, Instant::now() + wait)? => return Ok(()),
+                Signalled::Sent => {}
             }
         }
         Err(io::ErrorKind::TimedOut.into()).what(|| format!("kill container {id}"))

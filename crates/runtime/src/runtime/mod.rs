@@ -20,6 +20,7 @@ use crate::host;
 use crate::state::{self, ContainerRecord, SandboxDir, SandboxRecord, ShimRecord};
 
 pub use attach::AttachSession;
+pub use containers::Signalled;
 pub use containers::{ContainerState, ContainerStatus};
 pub use events::RuntimeEvent;
 pub use exec::ExecSession;
