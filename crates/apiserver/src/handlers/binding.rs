@@ -1,7 +1,7 @@
 //! `pods/binding` and `bindings`: the scheduler's decision. Like upstream it changes what an update may not, and owns no fields.
 
 use super::Written;
-use super::write::decode_as;
+use super::decode::{decode_as, place_namespace};
 use crate::admission::{Operation, Request};
 use crate::server::{Served, Server};
 use crate::user::User;
@@ -23,7 +23,7 @@ impl Server {
         let gvk = Gvk::new("", "v1", "Binding");
         let warnings =
             decode_as(&gvk, self.served(&Gvr::new("", "v1", "bindings"))?.schema.get(), &mut binding, options)?;
-        super::write::place_namespace(&target.namespace, &mut binding)?;
+        place_namespace(&target.namespace, &mut binding)?;
         // `bindings` has the pod's name only in the body.
         let name = if target.subresource.is_empty() { binding["metadata"]["name"].str() } else { &target.name };
         let name = name.to_string();

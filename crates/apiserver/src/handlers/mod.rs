@@ -1,6 +1,7 @@
 //! What each verb does, written once for all resources. HTTP and the in-process API both end here.
 
 mod binding;
+pub mod decode;
 pub mod delete;
 mod deletion;
 pub mod read;

@@ -1,7 +1,7 @@
 //! `serviceaccounts/token`: a token, perhaps bound to an object (KEP-1205).
 
 use super::Written;
-use super::write::{decode_as, place_namespace};
+use super::decode::{decode_as, place_namespace};
 use crate::admission::{Operation, Request};
 use crate::server::{Served, Server, TokenClaims};
 use crate::user::User;

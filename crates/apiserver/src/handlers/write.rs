@@ -1,12 +1,13 @@
 //! create, update and patch: decode → default → prepare → admit → own fields → validate → commit.
 
 use super::Written;
+use super::decode::{decode_as, decode_patched, same_name, same_namespace};
 use crate::admission::{Operation, Request};
+use crate::authz::Attributes;
 use crate::fresh::Fresh;
 use crate::server::{EVENT_TTL, Served, Server};
 use crate::surroundings::{name_suffix, uuid};
 use crate::user::User;
-use canopus_api::api::FieldValidation;
 use canopus_api::managed::{FieldManager, OneVersion, keep_times_if_unchanged};
 use canopus_api::{
     Errors, Field, Gvk, Object, Patch, Result, Status, Target, Value, WriteOptions, names, patch, schema,
@@ -17,6 +18,8 @@ use std::sync::Arc;
 
 /// How often a write that raced is tried again before the client is told.
 const RETRIES: usize = 5;
+/// How many generated names are tried.
+const NAMES: usize = 8;
 
 impl Server {
     pub async fn create(
@@ -32,16 +35,32 @@ impl Server {
         if !body["metadata"]["name"].str().is_empty() {
             return self.create_once(user, &served, target, body, options, &mut warnings, Ownership::Update).await;
         }
-        for _ in 0..RETRIES {
+        for attempt in 1.. {
             match self.create_once(user, &served, target, body.clone(), options, &mut warnings, Ownership::Update).await
             {
                 // A generated name was taken: roll the dice again.
-                Err(taken) if taken.is_already_exists() => {}
+                Err(taken) if taken.is_already_exists() && attempt < NAMES => {}
                 done => return done,
             }
         }
-        let message = "unable to generate a unique name for the object";
-        Err(Status::new(409, "AlreadyExists", message))
+        unreachable!("the loop only ends by returning")
+    }
+
+    /// What to say about a name that is taken.
+    async fn taken(&self, served: &Served, target: &Target, object: (&str, bool), mut taken: Status) -> Status {
+        let (name, generated) = object;
+        if generated {
+            let resource = served.info.gvr().group_resource();
+            taken.message = format!(
+                "{resource} {name:?} already exists, the server was not able to generate a unique name for the object"
+            );
+            taken = taken.with_retry_after(1);
+        }
+        let there = self.current(served, &target.namespace, name).await;
+        if there.is_ok_and(|object| object.is_some_and(|o| o.facts.deleting)) {
+            taken.message = format!("object is being deleted: {}", taken.message);
+        }
+        taken
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of a pipeline whose parts are independent")]
@@ -59,6 +78,7 @@ impl Server {
         let info = served.info;
         self.stamp(served, &mut body)?;
         let name = body["metadata"]["name"].str().to_string();
+        let generated = !body["metadata"]["generateName"].is_empty();
         let mut request = Request {
             operation: Operation::Create,
             resource: info,
@@ -91,6 +111,9 @@ impl Server {
             Ok(object) => object,
             Err(error) => {
                 self.release(reserved).await;
+                if error.is_already_exists() {
+                    return Err(self.taken(served, target, (&name, generated), error).await);
+                }
                 return Err(error);
             }
         };
@@ -100,11 +123,15 @@ impl Server {
     /// Checks the body against the schema, drops what is unknown and fills in defaults. Answers warnings.
     pub(crate) fn decode(&self, served: &Served, body: &mut Value, options: &WriteOptions) -> Result<Vec<String>> {
         let mut warnings = decode_as(&served.info.gvk(), served.schema.get(), body, options)?;
+        self.decoded(served, body, &mut warnings);
+        Ok(warnings)
+    }
+
+    fn decoded(&self, served: &Served, body: &mut Value, warnings: &mut Vec<String>) {
         if !served.info.deprecated.is_empty() {
             warnings.push(served.info.deprecated.to_string());
         }
         served.resource.default(body);
-        Ok(warnings)
     }
 
     /// Puts the object where the URL says; refuses one that says otherwise.
@@ -205,11 +232,15 @@ impl Server {
     ) -> Result<Written> {
         let served = self.served(&target.gvr)?.clone();
         let warnings = self.decode(&served, &mut body, options)?;
-        self.check_update_place(&served, target, &body)?;
+        if served.info.namespaced {
+            same_namespace(&target.namespace, &body)?;
+        }
+        same_name(&target.name, &body)?;
         let conditional = body["metadata"]["resourceVersion"].str().to_string();
         for attempt in 0.. {
             let Some(old) = self.current(&served, &target.namespace, &target.name).await? else {
                 if served.info.create_on_update && target.subresource.is_empty() && conditional.is_empty() {
+                    self.authorize(&Attributes::target(user, "create", target))?;
                     return self.create(user, target, body, options).await;
                 }
                 return Err(Status::not_found(&target.gvr, &target.name));
@@ -227,28 +258,6 @@ impl Server {
         unreachable!("the loop only ends by returning")
     }
 
-    fn check_update_place(&self, served: &Served, target: &Target, body: &Value) -> Result<()> {
-        let meta = &body["metadata"];
-        let name = meta["name"].str();
-        if name.is_empty() {
-            return Err(Status::bad_request("name must be provided"));
-        }
-        if name != target.name {
-            let message =
-                format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
-            return Err(Status::bad_request(message));
-        }
-        let namespace = meta["namespace"].str();
-        if served.info.namespaced && !namespace.is_empty() && namespace != target.namespace {
-            let message = format!(
-                "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
-                target.namespace
-            );
-            return Err(Status::bad_request(message));
-        }
-        Ok(())
-    }
-
     pub async fn patch(&self, user: &User, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Written> {
         let served = self.served(&target.gvr)?.clone();
         for attempt in 0.. {
@@ -263,14 +272,10 @@ impl Server {
             };
             let (body, warnings, ownership) = self.patched(&served, target, &old, &patch, options)?;
             let conditional = body["metadata"]["resourceVersion"].str() != old.revision.to_string();
-            if body["metadata"]["name"].str() != target.name {
-                let message = format!(
-                    "the name of the object ({}) does not match the name on the URL ({})",
-                    body["metadata"]["name"].str(),
-                    target.name
-                );
-                return Err(Status::bad_request(message));
+            if served.info.namespaced {
+                same_namespace(&target.namespace, &body)?;
             }
+            same_name(&target.name, &body)?;
             match self.replace(user, &served, target, &old, body, options, ownership).await {
                 Err(raced) if raced.is_conflict() && !conditional && attempt < RETRIES => {}
                 Err(error) => return Err(error),
@@ -293,11 +298,11 @@ impl Server {
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>, Ownership)> {
         let before = old.value();
-        let mut warnings = Vec::new();
+        let mut problems = Vec::new();
         let mut ownership = Ownership::Update;
         let mut body = match patch {
             Patch::Json(ops) => {
-                warnings = strictness(&patch::json::unknown_fields(ops), options.field_validation)?;
+                problems = patch::json::unknown_fields(ops);
                 patch::json_patch(&before, ops)?
             }
             Patch::Merge(change) => patch::merge_patch(&before, change)?,
@@ -309,7 +314,8 @@ impl Server {
             }
         };
         // Upstream's strictness looks at the whole patched object.
-        warnings.extend(self.decode(served, &mut body, options)?);
+        let mut warnings = decode_patched(&served.info.gvk(), served.schema.get(), &mut body, problems, options)?;
+        self.decoded(served, &mut body, &mut warnings);
         Ok((body, warnings, ownership))
     }
 
@@ -335,7 +341,15 @@ impl Server {
         options: &WriteOptions,
     ) -> Result<Written> {
         check_applied(served, target, &applied, options)?;
+        self.authorize(&Attributes::target(user, "create", target))?;
+        let uid = applied["metadata"]["uid"].str();
+        if !uid.is_empty() {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(Status::conflict(&target.gvr, &target.name, &why));
+        }
         if served.info.namespaced {
+            same_namespace(&target.namespace, &applied)?;
             applied.set_path(&["metadata", "namespace"], &target.namespace);
         }
         applied.set_path(&["metadata", "name"], &target.name);
@@ -425,7 +439,9 @@ impl Server {
                 &Field::root(before).at("metadata").at("resourceVersion").with(&Value::Int(0)),
                 "must be specified for an update",
             );
-            return Err(Status::invalid(&served.info.gvk(), &target.name, errors));
+            // Upstream says the resource where a kind belongs.
+            let about = Gvk::new(served.info.group, served.info.version, served.info.plural);
+            return Err(Status::invalid(&about, &target.name, errors));
         }
         Ok(())
     }
@@ -439,7 +455,8 @@ impl Server {
         dry_run: bool,
     ) -> Result<Arc<Object>> {
         let expect = Expect::Revision(old.revision);
-        if released(&value) && !served.resource.finalizing(&value) {
+        let before = old.value();
+        if released(&before, &value) && !served.resource.finalizing(&value) {
             value.obj_mut("metadata").remove("resourceVersion");
             let mut object = Object::from_value(value, served.info.selectable_fields, old.revision);
             if !dry_run {
@@ -514,60 +531,6 @@ pub(crate) enum Ownership {
     Applied,
 }
 
-/// Checks a body against the schema of `gvk` and drops what is unknown. Answers warnings.
-pub(crate) fn decode_as(
-    gvk: &Gvk,
-    schema: &'static canopus_schema::Type,
-    body: &mut Value,
-    options: &WriteOptions,
-) -> Result<Vec<String>> {
-    if body.as_object().is_none() {
-        return Err(Status::bad_request("the object provided is unrecognized (must be of type object)"));
-    }
-    let sent = Gvk::of(body);
-    if !sent.kind.is_empty() && sent.kind != gvk.kind {
-        return Err(Status::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}: no kind match",
-            sent.kind, sent.version, gvk.kind
-        )));
-    }
-    if !sent.version.is_empty() && sent.api_version() != gvk.api_version() {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({})",
-            sent.api_version(),
-            gvk.api_version()
-        )));
-    }
-    body.set("apiVersion", gvk.api_version());
-    body.set("kind", gvk.kind.clone());
-    let unknown = schema::decode(schema, body).map_err(|why| {
-        let message = format!("{} in version {:?} cannot be handled as a {}: {why}", gvk.kind, gvk.version, gvk.kind);
-        Status::bad_request(message)
-    })?;
-    strictness(&unknown, options.field_validation)
-}
-
-/// Puts what is created through a subresource into the request's namespace; refuses one that says otherwise.
-pub(crate) fn place_namespace(namespace: &str, body: &mut Value) -> Result<()> {
-    let said = body["metadata"]["namespace"].str();
-    if !said.is_empty() && said != namespace {
-        let message = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Status::bad_request(message));
-    }
-    body.obj_mut("metadata").insert("namespace", namespace);
-    Ok(())
-}
-
-/// Unknown and duplicate fields by the request's fieldValidation: an error, warnings or nothing.
-pub fn strictness(problems: &[String], validation: FieldValidation) -> Result<Vec<String>> {
-    match validation {
-        FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Warn => Ok(problems.to_vec()),
-        FieldValidation::Strict if problems.is_empty() => Ok(Vec::new()),
-        FieldValidation::Strict => Err(Status::bad_request(format!("strict decoding error: {}", problems.join(", ")))),
-    }
-}
-
 fn validate_new(served: &Served, object: &Value) -> Result<()> {
     let mut errors = Errors::new();
     let root = Field::root(object);
@@ -618,10 +581,10 @@ fn keep_server_metadata(body: &mut Value, old: &Value) {
     }
 }
 
-/// Deleted, and nothing holds it any more.
-fn released(value: &Value) -> bool {
-    let meta = &value["metadata"];
-    !meta["deletionTimestamp"].is_null()
-        && meta["finalizers"].items().is_empty()
-        && meta["deletionGracePeriodSeconds"].int() == 0
+/// Deleted, its grace over, and in its new state nothing holds it any more.
+fn released(before: &Value, value: &Value) -> bool {
+    let old = &before["metadata"];
+    !old["deletionTimestamp"].is_null()
+        && value["metadata"]["finalizers"].items().is_empty()
+        && old["deletionGracePeriodSeconds"].int() == 0
 }

@@ -123,8 +123,7 @@ pub fn decode(bytes: &[u8], content_type: &str) -> Result<(Value, Vec<String>)> 
         | "application/json-patch+json"
         | "application/merge-patch+json"
         | "application/strategic-merge-patch+json" => {
-            let parsed = json::parse_strict(bytes)
-                .map_err(|e| Status::bad_request(format!("error decoding the request body: {e}")))?;
+            let parsed = json::parse_strict(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
             let problems = parsed.duplicates.iter().map(|path| format!("duplicate field {path:?}"));
             Ok((parsed.value, problems.collect()))
         }

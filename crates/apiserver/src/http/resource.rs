@@ -4,8 +4,9 @@ use super::encode::{View, include_object};
 use super::negotiate::{self, Accept, Encoding, Shape};
 use super::{Body, Call, body};
 use crate::handlers::Written;
+use crate::handlers::decode::{strictness, unrecognized};
 use crate::server::{Served, Server};
-use canopus_api::{FieldSelector, Gvr, ListOptions, Patch, Result, Status, Target, Value, value};
+use canopus_api::{FieldSelector, Gvk, Gvr, ListOptions, Patch, Result, Status, Target, Value, value};
 use canopus_resources::Verb;
 use canopus_resources::core::pod::connect;
 use futures::StreamExt;
@@ -115,8 +116,15 @@ async fn write(
     };
     let options = call.query.write_options(agent, options_kind, kind == "application/apply-patch+yaml")?;
     let bytes = body::read(request.into_body()).await?;
-    let (tree, problems) = negotiate::decode(&bytes, &kind)?;
-    let mut warnings = crate::handlers::write::strictness(&problems, options.field_validation)?;
+    let gvk = match target.subresource.as_str() {
+        "" => view.served.info.gvk(),
+        name => view.served.info.subresource(name).map(|s| Gvk::new(s.kind.0, s.kind.1, s.kind.2)).unwrap_or_default(),
+    };
+    let (tree, problems) = negotiate::decode(&bytes, &kind).map_err(|error| match (error.code, options_kind) {
+        (400, "CreateOptions" | "UpdateOptions") => unrecognized(&gvk.kind, &error, &bytes),
+        _ => error,
+    })?;
+    let mut warnings = strictness(&gvk, &problems, options.field_validation)?;
     let user = &call.user;
     let mut done: Written = match call.info.verb.as_str() {
         "create" => server.post(user, target, tree, &options).await?,

@@ -4,11 +4,11 @@ mod support;
 
 use canopus_api::api::FieldValidation;
 use canopus_api::{
-    DeleteOptions, FieldSelector, Gvr, LabelSelector, ListOptions, Patch, Target, Value, WatchEvent, WriteOptions,
-    value,
+    DeleteOptions, FieldSelector, Gvr, LabelSelector, ListOptions, Patch, Status, Target, Value, WatchEvent,
+    WriteOptions, value,
 };
 use futures::StreamExt;
-use support::{api, config_map, config_maps, target};
+use support::{api, api_for, config_map, config_maps, target};
 
 fn manager(name: &str) -> WriteOptions {
     WriteOptions { field_manager: name.into(), ..WriteOptions::default() }
@@ -137,9 +137,52 @@ async fn field_validation() {
     map.set("dataa", value!({"x": "y"}));
     let strict = WriteOptions { field_validation: FieldValidation::Strict, ..manager("m") };
     let refused = api.create(&target("a"), map.clone(), &strict).await.unwrap_err();
-    assert_eq!((refused.code, refused.message.as_str()), (400, r#"strict decoding error: unknown field "dataa""#));
+    let why =
+        r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "dataa""#;
+    assert_eq!((refused.code, refused.message.as_str()), (400, why));
     let made = api.create(&target("a"), map, &manager("m")).await.unwrap();
     assert!(made.value().get("dataa").is_none());
+    let patch = Patch::Merge(value!({"dataa": {"x": "y"}}));
+    let refused = api.patch(&target("a"), patch, &strict).await.unwrap_err();
+    assert!(
+        refused.code == 422 && refused.message.starts_with(r#" "" is invalid: patch: Invalid value: "#),
+        "{refused}"
+    );
+    assert!(refused.message.ends_with(r#"strict decoding error: unknown field "dataa""#), "{refused}");
+}
+
+#[tokio::test]
+async fn who_may_not_create_does_not_by_other_means() {
+    let api = api_for(|a| a.verb != "create").await;
+    let refused = |verb: &str, error: Status| {
+        let why = r#"cannot create resource "configmaps" in API group "" in the namespace "default""#;
+        assert!(error.code == 403 && error.message.ends_with(why), "{verb}: {error}");
+    };
+    let applied = Patch::Apply(config_map("a", "1"));
+    refused("apply", api.patch(&target("a"), applied, &manager("m")).await.unwrap_err());
+    let lease = Target::new(&Gvr::new("coordination.k8s.io", "v1", "leases"), "default", "a");
+    let body = value!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a"}});
+    let error = api.update(&lease, body, &manager("m")).await.unwrap_err();
+    assert!(error.code == 403 && error.message.contains("cannot create resource"), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken() {
+    let api = api().await;
+    let mut held = config_map("a", "1");
+    held.set_path(&["metadata", "finalizers"], value!(["example.com/hold"]));
+    api.create(&target("a"), held, &manager("m")).await.unwrap();
+    api.delete(&target("a"), &DeleteOptions::default()).await.unwrap();
+    let taken = api.create(&target("a"), config_map("a", "1"), &manager("m")).await.unwrap_err();
+    assert_eq!(taken.message, r#"object is being deleted: configmaps "a" already exists"#);
+    let mut elsewhere = config_map("a", "2");
+    elsewhere.set_path(&["metadata", "namespace"], "other");
+    let moved = api.patch(&target("a"), Patch::Merge(elsewhere), &manager("m")).await.unwrap_err();
+    let why = "the namespace of the provided object does not match the namespace sent on the request";
+    assert_eq!((moved.code, moved.message.as_str()), (400, why));
+    let nameless = api.update(&target("a"), value!({"data": {}}), &manager("m")).await.unwrap_err();
+    let why = "the name of the object (a based on URL) was undeterminable: name must be provided";
+    assert_eq!((nameless.code, nameless.message.as_str()), (400, why));
 }
 
 #[tokio::test]

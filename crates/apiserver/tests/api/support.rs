@@ -1,4 +1,4 @@
-//! An API server on a store in memory that lets everybody do everything.
+//! An API server on a store in memory that lets everybody do everything, or as much as a test says.
 
 use canopus_api::{Api, Gvr, Status, Target, Value, value};
 use canopus_apiserver::admission::Chain;
@@ -10,11 +10,12 @@ use canopus_apiserver::{LocalApi, Server, Settings, User};
 use canopus_store::memory::MemoryStore;
 use std::sync::Arc;
 
-struct Everybody;
+/// Lets everybody do what it says yes to.
+struct Rule(fn(&Attributes) -> bool);
 
-impl Authorizer for Everybody {
-    fn authorize(&self, _: &Attributes) -> Decision {
-        Decision::Allow(String::new())
+impl Authorizer for Rule {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        if (self.0)(attributes) { Decision::Allow(String::new()) } else { Decision::NoOpinion(String::new()) }
     }
 }
 
@@ -39,6 +40,11 @@ impl TokenIssuer for NoTokens {
 }
 
 pub async fn api() -> Arc<dyn Api> {
+    api_for(|_| true).await
+}
+
+/// Everybody may do what `allowed` says.
+pub async fn api_for(allowed: fn(&Attributes) -> bool) -> Arc<dyn Api> {
     let store = Arc::new(MemoryStore::new(Default::default()).unwrap());
     let server = Server::start(store, Arc::new(System), Settings::default()).await.unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -46,7 +52,7 @@ pub async fn api() -> Arc<dyn Api> {
     let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
     server.gates.set(Gates {
         authenticators: Vec::new(),
-        authorizer: Box::new(Everybody),
+        authorizer: Box::new(Rule(allowed)),
         admission: Chain(Vec::new()),
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(NodeProxy::new(Arc::new(tls))),

@@ -1,0 +1,175 @@
+//! From a tree that a client has sent to an object of a kind: what doesn't fit is refused, what is unknown dropped.
+
+use canopus_api::api::FieldValidation;
+use canopus_api::{Errors, Field, Gvk, Result, Status, Value, WriteOptions, json, schema, value};
+use canopus_schema::Type;
+
+/// Checks a body against the schema of `gvk` and drops what is unknown. Answers warnings.
+pub(crate) fn decode_as(
+    gvk: &Gvk,
+    schema: &'static Type,
+    body: &mut Value,
+    options: &WriteOptions,
+) -> Result<Vec<String>> {
+    let kind = &gvk.kind;
+    if body.as_object().is_none() {
+        let why = "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct";
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+            summary(&json::to_vec(body))
+        )));
+    }
+    let sent = Gvk::of(body);
+    if !sent.kind.is_empty() && sent.kind != *kind {
+        return Err(Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {kind}: no kind match",
+            sent.kind,
+            sent.api_version()
+        )));
+    }
+    if !sent.version.is_empty() && sent.api_version() != gvk.api_version() {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            sent.api_version(),
+            gvk.api_version()
+        )));
+    }
+    let unknown = fit(gvk, schema, body).map_err(|why| cannot_be_handled(gvk, &why))?;
+    strictness(gvk, &unknown, options.field_validation)
+}
+
+/// Like [`decode_as`], of what a patch has made of an object; `problems` are those of the patch itself.
+pub(crate) fn decode_patched(
+    gvk: &Gvk,
+    schema: &'static Type,
+    body: &mut Value,
+    mut problems: Vec<String>,
+    options: &WriteOptions,
+) -> Result<Vec<String>> {
+    problems.extend(fit(gvk, schema, body).map_err(|why| bad_patch(body, &why))?);
+    match options.field_validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Strict if !problems.is_empty() => {
+            Err(bad_patch(body, &format!("strict decoding error: {}", problems.join(", "))))
+        }
+        _ => Ok(problems),
+    }
+}
+
+fn fit(gvk: &Gvk, schema: &'static Type, body: &mut Value) -> std::result::Result<Vec<String>, String> {
+    body.set("apiVersion", gvk.api_version());
+    body.set("kind", gvk.kind.clone());
+    schema::decode(schema, body)
+}
+
+/// Upstream refuses what a patch leads to as an invalid `patch` of no kind.
+fn bad_patch(patched: &Value, why: &str) -> Status {
+    let tree = value!({"patch": (json::to_string(patched))});
+    let mut errors = Errors::new();
+    errors.invalid(&Field::root(&tree).at("patch"), why);
+    Status::invalid(&Gvk::default(), "", errors)
+}
+
+fn cannot_be_handled(gvk: &Gvk, why: &str) -> Status {
+    let (kind, version) = (&gvk.kind, &gvk.version);
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+}
+
+/// Unknown and duplicate fields by the request's fieldValidation: an error, warnings or nothing.
+pub fn strictness(gvk: &Gvk, problems: &[String], validation: FieldValidation) -> Result<Vec<String>> {
+    match validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Strict if !problems.is_empty() => {
+            Err(cannot_be_handled(gvk, &format!("strict decoding error: {}", problems.join(", "))))
+        }
+        _ => Ok(problems.to_vec()),
+    }
+}
+
+/// The refusal of a body that isn't even JSON.
+pub fn unrecognized(kind: &str, error: &Status, body: &[u8]) -> Status {
+    let why = &error.message;
+    let summary = summary(body);
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why} ({summary})"
+    ))
+}
+
+/// How a body begins (upstream `summarizeData`).
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let (start, more) = (&body[..body.len().min(SHOWN)], if body.len() > SHOWN { " ..." } else { "" });
+    match body.first() {
+        None => "<empty>".into(),
+        Some(b'{') => String::from_utf8_lossy(start).into_owned() + more,
+        Some(_) => start.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more,
+    }
+}
+
+/// Puts what is created through a subresource into the request's namespace; refuses one that says otherwise.
+pub(crate) fn place_namespace(namespace: &str, body: &mut Value) -> Result<()> {
+    same_namespace(namespace, body)?;
+    body.obj_mut("metadata").insert("namespace", namespace);
+    Ok(())
+}
+
+/// Refuses an object that says it is in another namespace than the request.
+pub(crate) fn same_namespace(namespace: &str, body: &Value) -> Result<()> {
+    let said = body["metadata"]["namespace"].str();
+    if said.is_empty() || said == namespace {
+        return Ok(());
+    }
+    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+}
+
+/// Refuses an object that says it is another than the request's.
+pub(crate) fn same_name(name: &str, body: &Value) -> Result<()> {
+    match body["metadata"]["name"].str() {
+        said if said == name => Ok(()),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        said => Err(Status::bad_request(format!(
+            "the name of the object ({said}) does not match the name on the URL ({name})"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(mut body: Value, validation: FieldValidation) -> std::result::Result<Vec<String>, String> {
+        let gvk = Gvk::new("", "v1", "ConfigMap");
+        let schema = canopus_schema::kind("", "v1", "ConfigMap").unwrap().get();
+        let options = WriteOptions { field_validation: validation, ..WriteOptions::default() };
+        decode_as(&gvk, schema, &mut body, &options).map_err(|e| e.message)
+    }
+
+    #[test]
+    fn refusals_are_upstreams() {
+        let unknown = || value!({"dataa": {}});
+        assert_eq!(decode(unknown(), FieldValidation::Warn), Ok(vec![r#"unknown field "dataa""#.into()]));
+        assert_eq!(decode(unknown(), FieldValidation::Ignore), Ok(vec![]));
+        let handled = r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: "#;
+        let cases = [
+            (unknown(), format!(r#"{handled}strict decoding error: unknown field "dataa""#)),
+            (value!({"data": 1}), handled.to_string()),
+            (
+                value!({"kind": "Pod", "apiVersion": "v1"}),
+                r#"Pod in version "v1" cannot be handled as a ConfigMap"#.into(),
+            ),
+            (
+                value!({"kind": "ConfigMap", "apiVersion": "v2"}),
+                "the API version in the data (v2) does not match the expected API version (v1)".into(),
+            ),
+            (value!([]), "the object provided is unrecognized (must be of type ConfigMap): ".into()),
+        ];
+        for (body, message) in cases {
+            let refused = decode(body, FieldValidation::Strict).unwrap_err();
+            assert!(refused.starts_with(&message), "{refused}");
+        }
+        assert_eq!((summary(b""), summary(b"a: b")), ("<empty>".into(), "613a2062".into()));
+        assert_eq!(summary(&[b'{'; 31]), format!("{} ...", "{".repeat(30)));
+    }
+}
