@@ -30,12 +30,22 @@ pub struct Accept {
 
 /// The first alternative of the Accept header that can be served.
 pub fn accept(headers: &HeaderMap) -> Result<Accept> {
+    accept_of(headers, |_| true)
+}
+
+/// The same where requests themselves are the objects (SubjectAccessReview), of which there are no tables.
+pub fn accept_without_tables(headers: &HeaderMap) -> Result<Accept> {
+    accept_of(headers, |shape| shape != Shape::Table)
+}
+
+fn accept_of(headers: &HeaderMap, served: impl Fn(Shape) -> bool) -> Result<Accept> {
     let text = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let gzip = compress::accepted(headers);
     if text.is_empty() {
         return Ok(Accept { encoding: Encoding::Json, shape: Shape::Plain, gzip });
     }
-    let (encoding, shape) = text.split(',').find_map(alternative).ok_or_else(|| Status::not_acceptable(ACCEPTED))?;
+    let first = text.split(',').filter_map(alternative).find(|(_, shape)| served(*shape));
+    let (encoding, shape) = first.ok_or_else(|| Status::not_acceptable(ACCEPTED))?;
     Ok(Accept { encoding, shape, gzip })
 }
 

@@ -21,7 +21,10 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
         return to_node(server, &call, &target, path, request).await;
     }
     allowed(&served, &call, &target, request.method().as_str())?;
-    let mut accept = negotiate::accept(&call.headers)?;
+    let mut accept = match served.info.stored {
+        true => negotiate::accept(&call.headers)?,
+        false => negotiate::accept_without_tables(&call.headers)?,
+    };
     accept.gzip &= server.settings.features.enabled("APIResponseCompression");
     let include = include_object(&call.query.get("includeObject"))?;
     let view = View { served: &served, accept, include, now: server.surroundings.now() };

@@ -110,6 +110,19 @@ async fn selectors_count_in_authorization() {
     assert!(!admin.send("POST", path, &[], &wide).await.json()["status"]["allowed"].bool());
 }
 
+#[tokio::test]
+async fn a_review_is_no_table() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let review = r#"{"spec":{"nonResourceAttributes":{"path":"/","verb":"get"}}}"#;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    assert_eq!(admin.send("POST", path, &[("accept", table)], review).await.code, 406);
+    let either = format!("{table},application/json");
+    let answer = admin.send("POST", path, &[("accept", &either)], review).await;
+    assert_eq!(answer.code, 201);
+    assert_eq!(answer.json()["kind"].str(), "SelfSubjectAccessReview");
+}
+
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 fn config_map(name: &str, size: usize) -> String {
