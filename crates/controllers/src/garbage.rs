@@ -226,6 +226,9 @@ impl Collector {
                     self.drop_owner(&resource.info.gvr, object, &uid).await?;
                 }
             }
+            Verdict::Delete(Propagation::Foreground) if self.unblock(resource, object).await? => {
+                return Ok(Outcome::After(Duration::from_millis(50)));
+            }
             Verdict::Delete(policy) => {
                 let options = DeleteOptions {
                     uid: Some(object.facts.uid.clone()),
@@ -243,6 +246,19 @@ impl Collector {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    /// Where a dependent is in foreground deletion itself, owners go round in a circle, or did: the object then no longer
+    /// blocks its owners, lest each wait for the next for ever. Answers whether that changed it.
+    async fn unblock(&self, resource: &Resource, object: &Object) -> Result<bool, Status> {
+        if !self.dependents(object).iter().any(|(_, dependent)| is_waiting(dependent)) {
+            return Ok(false);
+        }
+        let Some(references) = unblocking(&object.value()["metadata"]["ownerReferences"]) else {
+            return Ok(false);
+        };
+        self.patch_metadata(&resource.info.gvr, object, "ownerReferences", references).await?;
+        Ok(true)
     }
 
     async fn drop_owner(&self, gvr: &Gvr, object: &Object, uid: &str) -> Result<(), Status> {
@@ -304,6 +320,21 @@ impl Collector {
     }
 }
 
+/// The references with none that blocks; None when that is so already.
+fn unblocking(references: &Value) -> Option<Vec<Value>> {
+    let blocks = |reference: &Value| reference["blockOwnerDeletion"].bool();
+    references.items().iter().any(blocks).then(|| {
+        let unblocked = |reference: &Value| {
+            let mut reference = reference.clone();
+            if blocks(&reference) {
+                reference.set("blockOwnerDeletion", false);
+            }
+            reference
+        };
+        references.items().iter().map(unblocked).collect()
+    })
+}
+
 fn is_waiting(owner: &Object) -> bool {
     let waits = |value: &Value| value["metadata"]["finalizers"].items().iter().any(|f| f.str() == FINALIZER_FOREGROUND);
     owner.facts.deleting && waits(&owner.value())
@@ -312,6 +343,14 @@ fn is_waiting(owner: &Object) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unblocking_is_done_once() {
+        let references = value!([{"uid": "a", "blockOwnerDeletion": true}, {"uid": "b"}]);
+        let unblocked: Value = unblocking(&references).unwrap().into();
+        assert_eq!(unblocked, value!([{"uid": "a", "blockOwnerDeletion": false}, {"uid": "b"}]));
+        assert_eq!(unblocking(&unblocked), None);
+    }
 
     #[test]
     fn verdicts() {

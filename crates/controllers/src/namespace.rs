@@ -42,11 +42,24 @@ pub(crate) async fn run(context: Arc<Context>) {
     });
     let api = context.api("namespace-controller");
     let namespaced = context.config.resources.iter().filter(|r| r.namespaced);
-    // Events go last: deleting the rest writes some.
-    let mut resources: Vec<Gvr> = namespaced.map(|r| r.gvr.clone()).collect();
-    resources.sort_by_key(|gvr| gvr.resource == "events");
+    let resources = in_order(namespaced.map(|r| r.gvr.clone()).collect());
     let gvr = Gvr::new("", "v1", "namespaces");
     context.work(queue, 5, Arc::new(Namespaces { gvr, api, namespaces, resources })).await;
+}
+
+fn pods() -> Gvr {
+    Gvr::new("", "v1", "pods")
+}
+
+/// Pods go first, and all the rest when none is left: what they use, and the policies that bind them, stay as long as
+/// they run. Events go last: deleting the rest writes some.
+fn in_order(mut resources: Vec<Gvr>) -> Vec<Gvr> {
+    resources.sort_by_key(|gvr| match gvr.resource.as_str() {
+        _ if *gvr == pods() => 0,
+        "events" => 2,
+        _ => 1,
+    });
+    resources
 }
 
 #[async_trait]
@@ -66,6 +79,9 @@ impl Reconcile for Namespaces {
         let mut content = Content::default();
         for gvr in &self.resources {
             self.empty(key, gvr, &mut content).await;
+            if *gvr == pods() && !content.left.is_empty() {
+                break;
+            }
         }
         let conditions = conditions(&namespace, &content, canopus_client::now());
         let mut status = namespace["status"].clone();
@@ -191,6 +207,15 @@ fn conditions(namespace: &Value, content: &Content, now: Time) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_first_and_events_last() {
+        let gvr = |group, resource| Gvr::new(group, "v1", resource);
+        let all =
+            [gvr("", "events"), gvr("", "configmaps"), gvr("events.k8s.io", "events"), pods(), gvr("apps", "pods")];
+        let sorted = in_order(all.to_vec());
+        assert_eq!(sorted, [pods(), all[1].clone(), all[4].clone(), all[0].clone(), all[2].clone()]);
+    }
 
     #[test]
     fn tells_what_remains() {
