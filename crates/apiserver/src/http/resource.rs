@@ -6,6 +6,7 @@ use super::{Body, Call, body};
 use crate::handlers::Written;
 use crate::handlers::decode::{strictness, unrecognized};
 use crate::server::{Served, Server};
+use canopus_api::api::FieldValidation;
 use canopus_api::{FieldSelector, Gvk, Gvr, ListOptions, Patch, Result, Status, Target, Value, value};
 use canopus_resources::Verb;
 use canopus_resources::core::pod::connect;
@@ -123,10 +124,13 @@ async fn write(
         "" => view.served.info.gvk(),
         name => view.served.info.subresource(name).map(|s| Gvk::new(s.kind.0, s.kind.1, s.kind.2)).unwrap_or_default(),
     };
-    let (tree, problems) = negotiate::decode(&bytes, &kind).map_err(|error| match (error.code, options_kind) {
+    let (tree, mut problems) = negotiate::decode(&bytes, &kind).map_err(|error| match (error.code, options_kind) {
         (400, "CreateOptions" | "UpdateOptions") => unrecognized(&gvk.kind, &error, &bytes),
         _ => error,
     })?;
+    if !problems.is_empty() && options_kind != "PatchOptions" && target.subresource.is_empty() {
+        problems = with_unknown(view.served, &tree, problems, options.field_validation);
+    }
     let mut warnings = strictness(&gvk, &problems, options.field_validation)?;
     let user = &call.user;
     let mut done: Written = match call.info.verb.as_str() {
@@ -157,6 +161,16 @@ async fn write(
     let mut response = view.object(code, &done.object);
     warn(&mut response, &warnings);
     Ok(response)
+}
+
+/// What a strict reader refuses is told all at once: what the parser found together with the unknown fields.
+fn with_unknown(served: &Served, tree: &Value, problems: Vec<String>, validation: FieldValidation) -> Vec<String> {
+    if validation != FieldValidation::Strict {
+        return problems;
+    }
+    let mut unknown = canopus_api::schema::decode(served.schema.get(), &mut tree.clone()).unwrap_or_default();
+    unknown.extend(problems);
+    unknown
 }
 
 /// `Warning: 299 - "text"` (RFC 7234).

@@ -123,6 +123,16 @@ async fn a_review_is_no_table() {
     assert_eq!(answer.json()["kind"].str(), "SelfSubjectAccessReview");
 }
 
+#[tokio::test]
+async fn strict_validation_tells_unknown_and_duplicate_fields_together() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    let twice = r#"{"metadata":{"name":"a"},"immutable":true,"immutable":false,"dataa":{}}"#;
+    let refused = admin.send("POST", &format!("{MAPS}?fieldValidation=Strict"), &[], twice).await;
+    let message = r#"strict decoding error: unknown field "dataa", duplicate field "immutable""#;
+    assert_eq!(refused.code, 400);
+    assert!(refused.json()["message"].str().ends_with(message), "{:?}", refused.json());
+}
+
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 fn config_map(name: &str, size: usize) -> String {
