@@ -1,6 +1,7 @@
 //! One `canopus up` on a host of its own.
 
 use crate::host::{Host, must};
+use crate::stream::Stream;
 use crate::{eventually, leaks, tool};
 use std::fs::{self, File};
 use std::io::Write;
@@ -28,7 +29,10 @@ impl Cluster {
     /// A host and a data directory; nothing runs yet.
     pub fn new(binary: &Path) -> Cluster {
         let dir = tempfile::Builder::new().prefix("canopus-e2e").tempdir().expect("a temporary directory");
-        Cluster { host: Host::new(), binary: binary.into(), dir, process: None }
+        // A copy: the file may be built anew while the test runs.
+        let copy = dir.path().join("canopus");
+        fs::copy(binary, &copy).unwrap_or_else(|e| panic!("failed to copy {}: {e}", binary.display()));
+        Cluster { host: Host::new(), binary: copy, dir, process: None }
     }
 
     /// Starts `binary up` and waits until the API server is ready.
@@ -47,7 +51,7 @@ impl Cluster {
     }
 
     pub fn cgroup_root(&self) -> String {
-        format!("canopus-e2e-{}", std::process::id())
+        format!("e2e-{}", self.host.name())
     }
 
     /// Waits until nothing is left of pods that are gone from the API.
@@ -86,6 +90,11 @@ impl Cluster {
         eventually(Duration::from_secs(60), || {
             let out = self.kubectl(&["get", "--raw", "/readyz"]);
             if out.stdout == "ok" { Ok(()) } else { Err(format!("not ready: {out:?}\n{}", self.log_tail())) }
+        });
+        // The node's agent serves logs and exec a moment later.
+        eventually(Duration::from_secs(60), || {
+            let connected = std::net::TcpStream::connect((self.host.ip(), 10250));
+            connected.map(drop).map_err(|e| format!("the node's agent: {e}\n{}", self.log_tail()))
         });
     }
 
@@ -127,10 +136,24 @@ impl Cluster {
 
     /// Runs kubectl with something on standard input.
     pub fn kubectl_with(&self, args: &[&str], stdin: &str) -> Output {
-        let mut command = self.host.command(tool("kubectl"));
-        command.arg("--kubeconfig").arg(self.data_dir().join("kubeconfig")).args(args);
-        command.env("KUBECACHEDIR", self.dir.path().join("cache")).env("HOME", self.dir.path());
+        let mut command = self.command(tool("kubectl"));
+        command.args(args);
         run(command, stdin)
+    }
+
+    /// Any program on the cluster's host, with the administrator's kubeconfig.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.host.command(program);
+        command.env("KUBECONFIG", self.data_dir().join("kubeconfig")).env("TMPDIR", self.dir.path());
+        command.env("KUBECACHEDIR", self.dir.path().join("cache")).env("HOME", self.dir.path());
+        command
+    }
+
+    /// Starts kubectl and leaves it running.
+    pub fn stream(&self, args: &[&str]) -> Stream {
+        let mut command = self.command(tool("kubectl"));
+        command.args(args);
+        Stream::start(command)
     }
 
     /// kubectl that must succeed; answers what it printed.
@@ -167,7 +190,8 @@ impl Cluster {
     }
 }
 
-fn run(mut command: Command, stdin: &str) -> Output {
+/// Runs a command to its end with something on standard input.
+pub fn run(mut command: Command, stdin: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|e| panic!("failed to run {command:?}: {e}"));
     if let Some(mut pipe) = child.stdin.take() {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Host {
     name: String,
     ip: String,
+    gateway: String,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -26,7 +27,7 @@ impl Host {
         let ip = format!("10.{}.{}.2", 200 + id / 256 % 50, id % 256);
         let gateway = format!("10.{}.{}.1", 200 + id / 256 % 50, id % 256);
         let (outside, inside) = (format!("cno{id}"), format!("cni{id}"));
-        let host = Host { name: name.clone(), ip: ip.clone() };
+        let host = Host { name: name.clone(), ip: ip.clone(), gateway: gateway.clone() };
         let ip_command = |args: &[&str]| must(Command::new("ip").args(args));
         ip_command(&["netns", "add", &name]);
         ip_command(&["link", "add", &outside, "type", "veth", "peer", "name", &inside, "netns", &name]);
@@ -39,8 +40,17 @@ impl Host {
         host
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn ip(&self) -> &str {
         &self.ip
+    }
+
+    /// The address of the world outside, as this host sees it; the test itself can listen on it.
+    pub fn gateway(&self) -> &str {
+        &self.gateway
     }
 
     /// A command that runs on this host. Not `ip netns exec`, which hides the cgroup file systems.

@@ -3,9 +3,11 @@
 mod cluster;
 mod host;
 pub mod leaks;
+mod stream;
 
-pub use cluster::{Cluster, Output};
+pub use cluster::{Cluster, Output, run};
 pub use host::Host;
+pub use stream::Stream;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
