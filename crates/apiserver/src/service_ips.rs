@@ -191,6 +191,8 @@ impl Server {
     /// At start: releases addresses whose Service does not exist (a crash between two writes), takes missing ones.
     pub async fn repair_service_ips(&self) -> Result<()> {
         let services = self.cache("", "v1", "services")?;
+        // A view that lags would let go of addresses in use.
+        services.reached(self.store.revision()).await?;
         let (all, _) = services.snapshot("", &canopus_api::ListOptions::default());
         let mut wanted = std::collections::HashMap::new();
         for service in &all {

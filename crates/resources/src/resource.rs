@@ -190,33 +190,15 @@ pub trait Resource: Sync + Send {
     }
 
     /// Before validation of an update: puts back what this (sub)resource may not change. The usual: the object itself keeps
-    /// its old status; `status` keeps everything of old but status (and managedFields).
+    /// its old status; `status` keeps everything of old but status and metadata.
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
         if !self.info().has_status() {
             return;
         }
         if cx.subresource == "status" {
-            let status = new.remove("status");
-            let meta = std::mem::take(new.obj_mut("metadata"));
-            let mut kept = old.clone();
-            kept.remove("status");
-            if let Some(managed) = meta.get("managedFields") {
-                kept.obj_mut("metadata").insert("managedFields", managed);
-            }
-            if let Some(rv) = meta.get("resourceVersion") {
-                kept.obj_mut("metadata").insert("resourceVersion", rv);
-            }
-            *new = kept;
-            if let Some(status) = status {
-                new.set("status", status);
-            }
+            crate::strategy::only_status(new, old, &[]);
         } else {
-            match old.get("status") {
-                Some(status) => new.set("status", status),
-                None => {
-                    new.remove("status");
-                }
-            }
+            crate::strategy::keep(new, old, "status");
         }
     }
 

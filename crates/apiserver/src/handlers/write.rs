@@ -245,7 +245,10 @@ impl Server {
                 }
                 return Err(Status::not_found(&target.gvr, &target.name));
             };
-            let done = self.replace(user, &served, target, &old, body.clone(), options, Ownership::Update).await;
+            // Only what will not be tried again can be given away.
+            let last = !conditional.is_empty() || attempt == RETRIES;
+            let body = if last { std::mem::take(&mut body) } else { body.clone() };
+            let done = self.replace(user, &served, target, &old, body, options, Ownership::Update).await;
             match done {
                 Err(raced) if raced.is_conflict() && conditional.is_empty() && attempt < RETRIES => {}
                 Err(error) => return Err(error),
@@ -465,7 +468,6 @@ impl Server {
             }
             return Ok(Arc::new(object));
         }
-        let before = old.value();
         keep_times_if_unchanged(&before, &mut value);
         if value == *before {
             return Ok(old.clone());
