@@ -15,10 +15,12 @@ use tokio::sync::mpsc;
 
 /// How many events a resource remembers for watches that start in the past.
 const WINDOW: usize = 4096;
+/// And how many bytes of objects they may hold on to.
+const WINDOW_BYTES: usize = 4 << 20;
 /// A watcher that is this many events behind is cut off.
 const WATCHER_BUFFER: usize = 2048;
-/// So many of the newest objects keep their trees for readers in this process.
-const TREES: usize = 128;
+/// So many bytes of the newest objects keep their trees, ten times as large, for readers in this process.
+const TREES: usize = 512 << 10;
 
 /// One change: what the object became (None: deleted) and what it was.
 #[derive(Debug)]
@@ -26,6 +28,13 @@ pub struct CacheEvent {
     pub revision: u64,
     pub object: Option<Arc<Object>>,
     pub previous: Option<Arc<Object>>,
+}
+
+impl CacheEvent {
+    /// The bytes it keeps alive: those of what was replaced, which the next event of the object holds too.
+    fn size(&self) -> usize {
+        self.previous.as_ref().map_or(0, |o| o.body().len())
+    }
 }
 
 pub struct Cache {
@@ -40,11 +49,14 @@ pub struct Cache {
 struct State {
     objects: BTreeMap<CompactString, Arc<Object>>,
     window: VecDeque<Arc<CacheEvent>>,
+    window_bytes: usize,
     /// Every event after this revision is in the window.
     complete_after: u64,
     revision: u64,
     watchers: Watchers,
-    trees: VecDeque<Arc<Value>>,
+    /// With the size of the bytes of each, and of all.
+    trees: VecDeque<(Arc<Value>, usize)>,
+    tree_bytes: usize,
 }
 
 /// Where a watcher's selectors pin it down.
@@ -143,16 +155,29 @@ impl Watchers {
 impl State {
     /// Keeps the writer's tree for the watchers that are about to be told, and for the next write of the object.
     fn keep_tree(&mut self, version: &Version, object: &Object) {
-        let Some(tree) = fresh(version).filter(|_| !self.watchers.is_empty()).and_then(|f| f.take(object.revision))
-        else {
+        // Taken even if nobody is to be told: it must not stay with the store's events.
+        let Some(tree) = fresh(version).and_then(|f| f.take(object.revision)) else { return };
+        if self.watchers.is_empty() {
             return;
-        };
+        }
         debug_assert_eq!(*object.value(), *tree, "a writer's tree is what its bytes say");
         object.remember(&tree);
-        if self.trees.len() == TREES {
-            self.trees.pop_front();
+        self.tree_bytes += object.body().len();
+        self.trees.push_back((tree, object.body().len()));
+        while self.tree_bytes > TREES && self.trees.len() > 1 {
+            self.tree_bytes -= self.trees.pop_front().map_or(0, |(_, bytes)| bytes);
         }
-        self.trees.push_back(tree);
+    }
+
+    /// Adds an event to the window, and drops what is too old or too much.
+    fn remember(&mut self, event: Arc<CacheEvent>) {
+        self.window_bytes += event.size();
+        self.window.push_back(event);
+        while self.window.len() > WINDOW || self.window_bytes > WINDOW_BYTES && self.window.len() > 1 {
+            let Some(old) = self.window.pop_front() else { return };
+            self.window_bytes -= old.size();
+            self.complete_after = old.revision;
+        }
     }
 }
 
@@ -237,6 +262,7 @@ impl Cache {
             state.watchers.dispatch(&Arc::new(CacheEvent { revision: range.revision, object: None, previous }));
         }
         state.window.clear();
+        state.window_bytes = 0;
         state.revision = range.revision;
         state.complete_after = range.revision;
     }
@@ -279,12 +305,7 @@ impl Cache {
             }
             let event = Arc::new(CacheEvent { revision: event.revision, object, previous });
             state.watchers.dispatch(&event);
-            state.window.push_back(event);
-            if state.window.len() > WINDOW
-                && let Some(old) = state.window.pop_front()
-            {
-                state.complete_after = old.revision;
-            }
+            state.remember(event);
         }
     }
 

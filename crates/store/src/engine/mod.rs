@@ -52,7 +52,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { key: 4 << 10, value: 3 << 20, window_events: 1 << 16, window_bytes: 64 << 20 }
+        Limits { key: 4 << 10, value: 3 << 20, window_events: 1 << 16, window_bytes: 8 << 20 }
     }
 }
 
