@@ -17,9 +17,17 @@ pub fn write_stdout(bytes: &[u8]) -> Result<()> {
 
 /// `rows` as columns three spaces apart, as kubectl prints them: every cell padded but the last of a row.
 pub fn columns(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
-    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0)).collect();
+    columns_below(rows, &mut Vec::new())
+}
+
+/// The same below rows that were printed before and are as wide as `widths` says, which then counts these too.
+pub fn columns_below(rows: &[Vec<String>], widths: &mut Vec<usize>) -> String {
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
     let mut text = String::new();
     for row in rows {
         for (column, cell) in row.iter().enumerate() {
@@ -53,6 +61,9 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["NAME".into(), "AGE".into()], vec!["a-long-name".into(), "1s".into()]];
         assert_eq!(columns(&rows), "NAME          AGE\na-long-name   1s\n");
+        let mut widths = vec![6];
+        assert_eq!(columns_below(&[vec!["a".into(), "1s".into()]], &mut widths), "a        1s\n");
+        assert_eq!(widths, [6, 2]);
     }
 
     #[test]

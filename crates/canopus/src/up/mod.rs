@@ -65,10 +65,18 @@ async fn cluster(args: UpArgs) -> Result<()> {
         Some(ip) => ip,
         None => host::node_ip()?,
     };
-    host::private_dir(&args.data.data_dir)?;
-    let _lock = host::lock(&args.data.data_dir)?;
-    host::keep_cgroup_root(&args.data.data_dir, &args.cgroup_root)?;
-    preflight::check(&args, address)?;
+    let data = &args.data.data_dir;
+    let fresh = !data.exists();
+    host::private_dir(data)?;
+    let _lock = host::lock(data)?;
+    if let Err(error) = preflight::check(&args, address) {
+        if fresh {
+            // A cluster that never was leaves no trace; what cannot be removed does no harm.
+            let _ = std::fs::remove_dir_all(data);
+        }
+        return Err(error);
+    }
+    host::keep_cgroup_root(data, &args.cgroup_root)?;
 
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();

@@ -174,7 +174,7 @@ fn ended(status: &Value) -> Result<ExitCode> {
     status.set_default("kind", "Status");
     let status = Status::from_value(&status).unwrap_or_else(|| Status::internal("the command ended without a status"));
     if status.reason != "NonZeroExitCode" {
-        bail!("Internal error occurred: {}", status.message.trim_start_matches("Internal error occurred: "));
+        bail!("{}", status.message.trim_start_matches("Internal error occurred: "));
     }
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let code = causes.filter(|cause| cause.reason == "ExitCode").find_map(|cause| cause.message.parse::<u8>().ok());
@@ -216,7 +216,7 @@ mod tests {
         });
         assert_eq!(ended(&failed).unwrap(), ExitCode::from(7));
         let broken = value!({"kind": "Status", "status": "Failure", "reason": "InternalError", "message": "x"});
-        assert_eq!(ended(&broken).unwrap_err().to_string(), "Internal error occurred: x");
+        assert_eq!(ended(&broken).unwrap_err().to_string(), "x");
     }
 
     #[tokio::test]

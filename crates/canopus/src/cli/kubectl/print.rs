@@ -60,6 +60,11 @@ pub struct TableOptions {
 
 /// A `meta.k8s.io/v1 Table` as text.
 pub fn table(table: &Value, resource: &Resource, options: TableOptions) -> String {
+    output::columns(&rows(table, resource, options))
+}
+
+/// The lines of a table, the header among them if it is wanted.
+pub fn rows(table: &Value, resource: &Resource, options: TableOptions) -> Vec<Vec<String>> {
     let shown: Vec<usize> = (0..table["columnDefinitions"].items().len())
         .filter(|i| options.wide || table["columnDefinitions"].items()[*i]["priority"].int() == 0)
         .collect();
@@ -82,7 +87,7 @@ pub fn table(table: &Value, resource: &Resource, options: TableOptions) -> Strin
         line.extend(options.labels.then(|| labels(&metadata["labels"])));
         lines.push(line);
     }
-    output::columns(&lines)
+    lines
 }
 
 /// A cell is one line, whatever is in it.

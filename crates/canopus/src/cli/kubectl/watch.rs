@@ -22,7 +22,8 @@ pub async fn run(session: &Session, args: &GetArgs, resource: &Resource, target:
     let collection = Target { name: "".into(), ..target.clone() };
     let fields =
         if target.name.is_empty() { args.field_selector.clone() } else { format!("metadata.name={}", target.name) };
-    let mut printer = Printer { args, resource, format, columns: Value::Null, headers: !args.no_headers };
+    let mut printer =
+        Printer { args, resource, format, columns: Value::Null, headers: !args.no_headers, widths: Vec::new() };
     let query = [("labelSelector", args.selector.as_str()), ("fieldSelector", fields.as_str())];
     let list = session.call(Method::GET, &with_query(&collection.url_path(), &query), accept, None).await?;
     let found = if printer.format.is_table() { &list["rows"] } else { &list["items"] };
@@ -81,6 +82,8 @@ struct Printer<'a> {
     /// The table's, which the server says only once.
     columns: Value,
     headers: bool,
+    /// How wide what was printed is.
+    widths: Vec<usize>,
 }
 
 impl Printer<'_> {
@@ -119,7 +122,8 @@ impl Printer<'_> {
             headers: std::mem::take(&mut self.headers),
             kinds: false,
         };
-        output::print(&print::table(&table, self.resource, options))
+        let rows = print::rows(&table, self.resource, options);
+        output::print(&output::columns_below(&rows, &mut self.widths))
     }
 
     fn object(&mut self, mut object: Value) -> Result<()> {
