@@ -17,8 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A clock before this (2026-01-01) has not been set.
 const PLAUSIBLE: u64 = 1_767_225_600;
-/// Less free space than this is worth a word.
-const SPACE: u64 = 1 << 30;
+/// Percent of a disk that must be free, or the node reports DiskPressure.
+const FREE: u64 = 15;
 
 /// Fails with everything that would keep a cluster from running on this host at `address`.
 pub fn check(args: &UpArgs, address: IpAddr) -> Result<()> {
@@ -31,9 +31,13 @@ pub fn check(args: &UpArgs, address: IpAddr) -> Result<()> {
     problems.extend(ports(args, address));
     problems.extend(other_cluster(data));
     if let Ok(disk) = statvfs(data) {
-        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-        if free < SPACE {
-            tracing::warn!("only {} MiB are free in {}: pods may fail", free >> 20, data.display());
+        let free = disk.blocks_available().saturating_mul(100) / disk.blocks().max(1);
+        if free < FREE {
+            tracing::warn!(
+                "only {free} % of the disk with {} are free: below {FREE} % the node is under DiskPressure and takes no pods; \
+                 make room, or name a directory on another disk (--data-dir)",
+                data.display()
+            );
         }
     }
     match problems.as_slice() {
