@@ -5,8 +5,9 @@ use canopus_api::{Result, Status};
 use futures::stream::{Stream, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::Frame;
 use std::convert::Infallible;
+use std::time::Duration;
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, Error>;
@@ -34,16 +35,35 @@ pub fn try_stream(chunks: impl Stream<Item = std::result::Result<Bytes, Error>> 
     StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
 }
 
-/// Reads a whole request body, up to the limit.
-pub async fn read(body: Incoming) -> Result<Bytes> {
+/// Reads a whole request body, up to the limit and for at most `patience`: a request whose client dawdles holds the turn
+/// of others.
+pub async fn read<B>(body: B, patience: Duration) -> Result<Bytes>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Error>,
+{
     let too_large = || Status::too_large(&format!("limit is {MAX_BODY}"));
     // Said to be too long: don't take any of it.
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
     }
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(Status::bad_request(format!("error reading the request body: {error}"))),
+    match tokio::time::timeout(patience, Limited::new(body, MAX_BODY).collect()).await {
+        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout")),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Status::bad_request(format!("error reading the request body: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let never = stream(futures::stream::pending());
+        assert_eq!(read(never, Duration::from_millis(1)).await.unwrap_err().code, 504);
+        let good = stream(futures::stream::iter([Bytes::from_static(b"ab"), Bytes::from_static(b"c")]));
+        assert_eq!(read(good, Duration::from_secs(60)).await.unwrap(), "abc");
     }
 }

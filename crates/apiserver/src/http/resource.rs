@@ -119,7 +119,7 @@ async fn write(
         _ => "PatchOptions",
     };
     let options = call.query.write_options(agent, options_kind, kind == "application/apply-patch+yaml")?;
-    let bytes = body::read(request.into_body()).await?;
+    let bytes = body::read(request.into_body(), server.settings.request_timeout).await?;
     let gvk = match target.subresource.as_str() {
         "" => view.served.info.gvk(),
         name => view.served.info.subresource(name).map(|s| Gvk::new(s.kind.0, s.kind.1, s.kind.2)).unwrap_or_default(),
@@ -212,7 +212,7 @@ async fn delete(
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let kind = negotiate::content_type(&call.headers);
-    let bytes = body::read(request.into_body()).await?;
+    let bytes = body::read(request.into_body(), server.settings.request_timeout).await?;
     let sent = if bytes.is_empty() { Value::Null } else { negotiate::decode(&bytes, &kind)?.0 };
     let options = call.query.delete_options(&sent)?;
     if call.info.verb == "deletecollection" {
