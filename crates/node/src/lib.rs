@@ -21,7 +21,6 @@ mod server;
 mod sources;
 mod start;
 pub mod status;
-mod stop;
 mod tls;
 pub mod volumes;
 mod worker;

@@ -39,8 +39,8 @@ pub struct Node {
     pub pods: Arc<Informer>,
     pub max_pods: u32,
     pub sources: Sources,
-    /// How much blocking work may be under way at once.
-    pub threads: Semaphore,
+    /// Work that blocks is short; more threads than these would only take memory.
+    pub turns: Semaphore,
     /// Who is to hear of a sandbox's events.
     pub wakers: Mutex<HashMap<String, Arc<Notify>>>,
 }
@@ -68,22 +68,14 @@ impl Node {
         }
     }
 
-    /// Runs what may block for a moment; so many at once as the machine can use. A thread for each pod would cost more
-    /// memory than the pods.
+    /// Runs what may block, but not for long.
     pub async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Node) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let _permit = self.threads.acquire().await.map_err(|_| Error::Interrupted)?;
-        self.waiting(work).await
-    }
-
-    /// Runs what waits for something else than this machine: a thread of its own, for as long as it takes.
-    pub async fn waiting<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Node) -> T + Send + 'static,
-    ) -> Result<T, Error> {
         let node = self.clone();
+        // Never closed.
+        let _turn = self.turns.acquire().await;
         tokio::task::spawn_blocking(move || work(&node)).await.map_err(|_| Error::Interrupted)
     }
 

@@ -88,7 +88,7 @@ pub(crate) async fn open(
         runtime: Arc::new(runtime),
         images,
         network,
-        threads: Semaphore::new((facts.cpus * 2).max(8)),
+        turns: Semaphore::new((2 * facts.cpus).max(8)),
         wakers: Mutex::default(),
     })
 }

@@ -180,6 +180,10 @@ pub enum Action {
         reason: KillReason,
         grace: Duration,
     },
+    /// Its grace is over.
+    Finish {
+        id: String,
+    },
     /// All containers are over: the shared parts are no longer needed.
     StopSandbox {
         id: String,
@@ -241,6 +245,18 @@ enum Progress {
 
 /// Plans for `pod`, which is the last that was known if it is `gone`.
 pub fn plan(pod: &Value, gone: bool, observed: &Observed, probes: &ProbeResults, memory: &Memory, now: Time) -> Plan {
+    let mut plan = decide(pod, gone, observed, probes, memory, now);
+    let stopping = observed.running().filter_map(|i| Some((i, *memory.stopping.get(&i.id)?)));
+    for (instance, deadline) in stopping {
+        match deadline <= now {
+            true => plan.actions.push(Action::Finish { id: instance.id.clone() }),
+            false => plan.wake_at(deadline),
+        }
+    }
+    plan
+}
+
+fn decide(pod: &Value, gone: bool, observed: &Observed, probes: &ProbeResults, memory: &Memory, now: Time) -> Plan {
     if must_stop(pod, gone, now) {
         return stop(pod, observed, memory, now);
     }

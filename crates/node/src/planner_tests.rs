@@ -48,6 +48,7 @@ fn describe(plan: &Plan) -> String {
         Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
         Action::Start { name, attempt } => format!("start {name} {attempt}"),
         Action::Kill { id, grace, .. } => format!("kill {id} {}s", grace.as_secs()),
+        Action::Finish { id } => format!("finish {id}"),
         Action::StopSandbox { .. } => "stop sandbox".into(),
     };
     let mut parts: Vec<String> = plan.actions.iter().map(text).collect();
@@ -132,7 +133,11 @@ fn the_way_down() {
     let all = observed(vec![run("side", 0, Running, 0), run("a", 0, Running, 0), run("b", 0, Exited, 0)]);
     assert_eq!(describe(&decide(&pod, &all, &memory)), "kill a-0 5s");
     memory.stopping.insert("a-0".into(), NOW.plus(Duration::from_secs(5)));
-    assert_eq!(describe(&decide(&pod, &all, &memory)), "");
+    let waits = decide(&pod, &all, &memory);
+    assert_eq!((describe(&waits).as_str(), waits.wake), ("", Some(NOW.plus(Duration::from_secs(5)))));
+    let late = NOW.plus(Duration::from_secs(5));
+    let finish = plan(&pod, false, &all, &ProbeResults::default(), &memory, late);
+    assert_eq!(describe(&finish), "finish a-0");
     pod.set_path(&["metadata", "deletionGracePeriodSeconds"], 1);
     assert_eq!(describe(&decide(&pod, &all, &memory)), "kill a-0 1s");
     assert_eq!(describe(&decide(&pod, &observed(vec![run("side", 0, Running, 0)]), &memory)), "kill side-0 1s");

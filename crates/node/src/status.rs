@@ -327,11 +327,25 @@ fn condition(pod: &Value, old: &[Value], kind: &str, verdict: Verdict, now: Time
     condition
 }
 
+/// Equal, where a null is as good as nothing: servers may drop it.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(_), Value::Object(_)) => {
+            let covered = |a: &Value, b: &Value| a.entries().all(|(key, value)| same(value, &b[key.as_str()]));
+            covered(a, b) && covered(b, a)
+        }
+        (Value::Array(_), Value::Array(_)) => {
+            a.items().len() == b.items().len() && a.items().iter().zip(b.items()).all(|(a, b)| same(a, b))
+        }
+        _ => a == b,
+    }
+}
+
 /// The merge patch that turns `old` into `new`; `None` if they say the same.
 pub fn diff(old: &Value, new: &Value) -> Option<Value> {
     let mut patch = Value::object();
     for (key, value) in new.entries() {
-        if old[key.as_str()] != *value && !(value.is_null() && old[key.as_str()].is_null()) {
+        if !same(&old[key.as_str()], value) {
             patch.set(key, value);
         }
     }
@@ -341,4 +355,18 @@ pub fn diff(old: &Value, new: &Value) -> Option<Value> {
         }
     }
     (!patch.is_empty()).then_some(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_null_that_the_server_has_dropped_is_no_difference() {
+        let old = value!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        let new = value!({"phase": "Running", "message": null, "conditions": [{"type": "Ready", "status": "True", "lastProbeTime": null}]});
+        assert_eq!(diff(&old, &new), None);
+        let other = value!({"phase": "Failed", "conditions": [{"type": "Ready", "status": "False"}]});
+        assert_eq!(diff(&old, &other).map(|d| d.entries().count()), Some(2));
+    }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use canopus_api::{DeleteOptions, Object, Patch, Target, Time, Value, View, WriteOptions, value};
 use canopus_client::now;
 use canopus_runtime::SandboxStatus;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -21,13 +20,14 @@ use crate::planner::{self, Action, Backoff, KillReason, Memory, Observed, Plan};
 use crate::pod;
 use crate::probes::Probers;
 use crate::status::{self, Inputs, Waiting};
-use crate::stop::stop;
 
 /// What is known of a pod: its newest object, or that the API no longer has it.
 pub type PodWatch = watch::Receiver<Option<Arc<Object>>>;
 
 /// A pod whose work failed in a way that isn't its own fault is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// A container that doesn't end though it was killed is killed again.
+const FINISH_RETRY: Duration = Duration::from_secs(5);
 /// What a container gets to end in, however little was asked for: upstream's minimum.
 const MIN_GRACE: Duration = Duration::from_secs(2);
 
@@ -47,10 +47,6 @@ pub struct Worker {
     pub(crate) pulls: BTreeMap<String, (Duration, Time)>,
     pub(crate) sandbox_failures: u32,
     probers: Probers,
-    /// Stops that came to an end.
-    stopped: Arc<Mutex<Vec<String>>>,
-    /// Of the containers that are being stopped: cancelled when one is seen to have ended.
-    ends: BTreeMap<String, CancellationToken>,
     /// The newest object known: from the watch or our last status write. The last one, once it is gone.
     newest: Arc<Object>,
     cleaned: bool,
@@ -86,8 +82,6 @@ impl Worker {
             volumes: Volumes::default(),
             pulls: BTreeMap::new(),
             sandbox_failures: 0,
-            stopped: Arc::default(),
-            ends: BTreeMap::new(),
             newest,
             cleaned: false,
         }
@@ -170,7 +164,9 @@ impl Worker {
                 if !gone {
                     self.report(&pod, &observed, false).await?;
                 }
-                let retries = self.memory.retry.values().copied().chain(self.memory.sandbox_retry);
+                let memory = &self.memory;
+                let retries =
+                    memory.retry.values().chain(memory.stopping.values()).copied().chain(memory.sandbox_retry);
                 let due = retries.filter(|t| *t > now()).min_by_key(|t| t.0);
                 return Ok(Some(earliest(wake, due)));
             }
@@ -198,15 +194,7 @@ impl Worker {
     async fn observe(&mut self) -> Result<Observed, Error> {
         let sandboxes = self.sandboxes.clone();
         let observed = self.node.blocking(move |node| observe::observe(&node.runtime, &sandboxes)).await??;
-        self.ends.retain(|id, end| {
-            let running = observed.running().any(|i| i.id == *id);
-            if !running {
-                end.cancel();
-            }
-            running
-        });
-        let ended: Vec<String> = std::mem::take(&mut *self.stopped.lock());
-        self.memory.stopping.retain(|id, _| !ended.contains(id) && observed.running().any(|i| i.id == *id));
+        self.memory.stopping.retain(|id, _| observed.running().any(|i| i.id == *id));
         for instance in observed.running() {
             self.waiting.remove(&instance.name);
         }
@@ -250,7 +238,11 @@ impl Worker {
                 self.start(pod, observed, &name, attempt).await
             }
             Action::Kill { id, name, reason, grace } => {
-                self.kill(pod, id, &name, reason, grace);
+                self.kill(pod, id, &name, reason, grace).await?;
+                Ok(false)
+            }
+            Action::Finish { id } => {
+                self.finish(id).await?;
                 Ok(false)
             }
             Action::StopSandbox { id } => {
@@ -268,7 +260,14 @@ impl Worker {
         }
     }
 
-    fn kill(&mut self, pod: &Value, id: String, name: &str, reason: KillReason, grace: Duration) {
+    async fn kill(
+        &mut self,
+        pod: &Value,
+        id: String,
+        name: &str,
+        reason: KillReason,
+        grace: Duration,
+    ) -> Result<(), Error> {
         let message = match reason {
             KillReason::Stop => format!("Stopping container {name}"),
             KillReason::Probe(kind, true) => format!("Container {name} failed {kind} probe, will be restarted"),
@@ -276,18 +275,16 @@ impl Worker {
             KillReason::Changed => format!("Container {name} definition changed, will be restarted"),
         };
         self.event(pod, "Normal", "Killing", message, name);
-        let grace = grace.max(MIN_GRACE);
-        self.memory.stopping.insert(id.clone(), now().plus(grace));
-        let (node, stopped, notify) = (self.node.clone(), self.stopped.clone(), self.notify.clone());
-        let ended = self.ends.entry(id.clone()).or_default().clone();
-        tokio::spawn(async move {
-            if let Err(error) = stop(&node, &id, grace, &ended).await {
-                tracing::warn!(%error, container = %id, "failed to stop a container");
-                tokio::time::sleep(RETRY).await;
-            }
-            stopped.lock().push(id);
-            notify.notify_one();
-        });
+        self.memory.stopping.insert(id.clone(), now().plus(grace.max(MIN_GRACE)));
+        // Its end, or that of its grace, wakes us.
+        self.node.blocking(move |node| node.runtime.signal_container(&id, None, false)).await??;
+        Ok(())
+    }
+
+    async fn finish(&mut self, id: String) -> Result<(), Error> {
+        self.memory.stopping.insert(id.clone(), now().plus(FINISH_RETRY));
+        self.node.blocking(move |node| node.runtime.signal_container(&id, Some(libc::SIGKILL), true)).await??;
+        Ok(())
     }
 
     /// Writes the status if it has changed.

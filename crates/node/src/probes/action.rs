@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use canopus_api::Value;
+use canopus_runtime::ExecSession;
 use canopus_runtime::spec::ExecSpec;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
+use tokio::net::unix::pipe;
 
 use crate::node::Node;
 
@@ -69,32 +73,23 @@ impl Action<'_> {
     }
 
     async fn exec(&self, command: &Value) -> Result<(), String> {
-        let limit = self.limit;
         let args = command.items().iter().map(|a| a.str().to_owned()).collect();
         let (id, spec) = (self.id.to_owned(), ExecSpec { args, stdout: true, stderr: true, ..ExecSpec::default() });
-        let result = self
-            .node
-            .waiting(move |node| -> Result<(Option<i32>, String), canopus_runtime::Error> {
-                let mut session = node.runtime.exec(&id, &spec)?;
-                let outputs = [session.stdout.take(), session.stderr.take()];
-                let readers = outputs.map(|file| std::thread::spawn(move || read_some(file)));
-                let code = session.wait_timeout(limit)?;
-                // Dropping the session kills the command, which closes its output.
-                drop(session);
-                let text: String = readers.into_iter().filter_map(|r| r.join().ok()).collect();
-                Ok((code, text))
-            })
-            .await;
-        match result {
-            Ok(Ok((Some(0), _))) => Ok(()),
-            Ok(Ok((Some(_), output))) => Err(output),
-            Ok(Ok((None, _))) => {
-                let words: Vec<&str> = command.items().iter().map(Value::str).collect();
-                Err(format!("command timed out: {:?} timed out after {}s", words.join(" "), limit.as_secs()))
+        let work = async {
+            let session = self.node.blocking(move |node| node.runtime.exec(&id, &spec)).await;
+            let mut session = session.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+            let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
+            let (code, out, err) = tokio::join!(exit_code(session), read_some(stdout), read_some(stderr));
+            match code.map_err(|e| e.to_string())? {
+                0 => Ok(()),
+                _ => Err(out + &err),
             }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
+        };
+        // Dropping the session kills the command.
+        tokio::time::timeout(self.limit, work).await.unwrap_or_else(|_| {
+            let words: Vec<&str> = command.items().iter().map(Value::str).collect();
+            Err(format!("command timed out: {:?} timed out after {}s", words.join(" "), self.limit.as_secs()))
+        })
     }
 
     async fn http(&self, action: &Value) -> Result<(), String> {
@@ -277,16 +272,33 @@ fn health_name(status: u8) -> &'static str {
 }
 
 /// At most 10 KiB, as upstream; what follows is read and dropped so that the command can end.
-fn read_some(file: Option<std::fs::File>) -> String {
-    use std::io::Read;
-    let Some(mut file) = file else { return String::new() };
+async fn read_some(file: Option<std::fs::File>) -> String {
+    let Some(Ok(mut pipe)) = file.map(pipe::Receiver::from_file) else { return String::new() };
     let mut kept = Vec::new();
-    let mut part = [0_u8; 4096];
-    while let Ok(n @ 1..) = file.read(&mut part) {
+    let mut part = vec![0_u8; 4096];
+    while let Ok(n @ 1..) = pipe.read(&mut part).await {
         let room = (10_usize << 10) - kept.len();
         kept.extend_from_slice(&part[..n.min(room)]);
     }
     String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// Waits for a command's end without a thread.
+pub(crate) async fn exit_code(session: ExecSession) -> Result<i32, crate::Error> {
+    // SAFETY: the descriptor is the session's own socket, open and the same until the session is dropped.
+    let session = unsafe { AsyncFd::register_with_interest(session, Interest::READABLE) };
+    let mut session = session.map_err(std::io::Error::from)?;
+    // Its end may have been told along with its start, and have been read with it.
+    if let Some(code) = session.get_mut().wait_timeout(Duration::ZERO)? {
+        return Ok(code);
+    }
+    loop {
+        let mut ready = session.readable_mut().await?;
+        if let Some(code) = ready.get_inner_mut().wait_timeout(Duration::ZERO)? {
+            return Ok(code);
+        }
+        ready.clear_ready();
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 mod action;
 
+pub(crate) use action::exit_code;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -15,6 +15,8 @@ use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -24,6 +26,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Body, Context, flag, full, query};
+use crate::probes::exit_code;
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -31,6 +34,8 @@ const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
+/// Read from a command's output at once.
+const CHUNK: usize = 32 << 10;
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -145,78 +150,92 @@ async fn converse(
     stream: SplitStream<Socket>,
 ) -> Option<canopus_api::Value> {
     let (sender, mut output) = mpsc::channel::<Vec<u8>>(16);
+    let terminal = session.terminal().and_then(|t| t.try_clone().ok());
     for (channel, file) in [(STDOUT, session.stdout.take()), (STDERR, session.stderr.take())] {
-        if let Some(file) = file {
-            let sender = sender.clone();
-            tokio::task::spawn_blocking(move || pump_out(channel, file, &sender));
+        let Some(file) = file else { continue };
+        let sender = sender.clone();
+        match terminal {
+            Some(_) => drop(tokio::task::spawn_blocking(move || pump_terminal(channel, file, &sender))),
+            None => drop(tokio::spawn(pump_out(channel, file, sender))),
         }
     }
     drop(sender);
-    let terminal = session.terminal().and_then(|t| t.try_clone().ok());
     let mut input = tokio::spawn(pump_in(stream, session.stdin.take(), terminal));
-    // Dropping the receiver of a session whose client is gone kills the command: the session goes with it.
-    let (gone, is_gone) = std::sync::mpsc::channel::<()>();
-    let waiting = tokio::task::spawn_blocking(move || {
-        loop {
-            match session.wait_timeout(std::time::Duration::from_millis(250)) {
-                Ok(None) if is_gone.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected) => return None,
-                Ok(None) => {}
-                Ok(Some(code)) => return Some(exit_status(code)),
-                Err(error) => return Some(internal(&error.to_string())),
-            }
-        }
-    });
-    loop {
+    // Dropped when the client is gone, which kills the command.
+    let mut ended = std::pin::pin!(exit_code(session));
+    let (mut open, mut outcome) = (true, None);
+    while open || outcome.is_none() {
         tokio::select! {
-            part = output.recv() => match part {
-                Some(part) => {
-                    if sink.send(Message::Binary(part.into())).await.is_err() {
-                        drop(gone);
-                        return None;
-                    }
-                }
-                None => break,
+            part = output.recv(), if open => match part {
+                Some(part) => sink.send(Message::Binary(part.into())).await.ok()?,
+                None => open = false,
             },
-            client = &mut input => {
-                // Ends only when the client goes away.
-                drop(client);
-                drop(gone);
-                return None;
+            code = &mut ended, if outcome.is_none() => {
+                outcome = Some(code.map_or_else(|e| internal(&e.to_string()), exit_status));
             }
+            // Ends only when the client goes away.
+            _ = &mut input => return None,
         }
     }
-    let outcome = waiting.await.ok().flatten();
-    drop(gone);
     input.abort();
     outcome
 }
 
-fn pump_out(channel: u8, mut file: File, sender: &mpsc::Sender<Vec<u8>>) {
-    let mut buffer = vec![0_u8; 32 << 10];
-    // A terminal whose last process has ended reads as an error.
-    while let Ok(n @ 1..) = file.read(&mut buffer) {
-        let mut message = Vec::with_capacity(n + 1);
-        message.push(channel);
-        message.extend_from_slice(&buffer[..n]);
-        if sender.blocking_send(message).is_err() {
+fn message(channel: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(bytes.len() + 1);
+    message.push(channel);
+    message.extend_from_slice(bytes);
+    message
+}
+
+async fn pump_out(channel: u8, file: File, sender: mpsc::Sender<Vec<u8>>) {
+    let Ok(mut pipe) = pipe::Receiver::from_file(file) else { return };
+    let mut buffer = vec![0_u8; CHUNK];
+    while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+        if sender.send(message(channel, &buffer[..n])).await.is_err() {
             return;
         }
     }
 }
 
-/// Handles what the client sends until it goes away.
-async fn pump_in(mut stream: SplitStream<Socket>, stdin: Option<File>, terminal: Option<File>) {
-    let mut writer = stdin.map(|mut file| {
-        let (sender, mut parts) = mpsc::channel::<Bytes>(16);
+fn pump_terminal(channel: u8, mut file: File, sender: &mpsc::Sender<Vec<u8>>) {
+    let mut buffer = vec![0_u8; CHUNK];
+    // A terminal whose last process has ended reads as an error.
+    while let Ok(n @ 1..) = file.read(&mut buffer) {
+        if sender.blocking_send(message(channel, &buffer[..n])).is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes what comes through the channel, from which the sender can tell that nobody reads any more.
+fn feed(file: File, is_terminal: bool) -> mpsc::Sender<Bytes> {
+    let (sender, mut parts) = mpsc::channel::<Bytes>(16);
+    if is_terminal {
         tokio::task::spawn_blocking(move || {
+            let mut file = file;
             while let Some(part) = parts.blocking_recv() {
                 if file.write_all(&part).is_err() {
                     return;
                 }
             }
         });
-        sender
-    });
+    } else {
+        tokio::spawn(async move {
+            let Ok(mut pipe) = pipe::Sender::from_file(file) else { return };
+            while let Some(part) = parts.recv().await {
+                if pipe.write_all(&part).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    sender
+}
+
+/// Handles what the client sends until it goes away.
+async fn pump_in(mut stream: SplitStream<Socket>, stdin: Option<File>, terminal: Option<File>) {
+    let mut writer = stdin.map(|file| feed(file, terminal.is_some()));
     while let Some(Ok(message)) = stream.next().await {
         let bytes = match message {
             Message::Binary(bytes) => bytes,

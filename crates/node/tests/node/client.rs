@@ -44,6 +44,26 @@ pub async fn get_as(tls: &Arc<ClientConfig>, path: &str, headers: &str) -> Strin
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Runs a command on a terminal of 100 columns and 30 lines, ended by typing `input`; what it showed.
+pub async fn terminal(tls: &Arc<ClientConfig>, path: &str, input: &[u8]) -> String {
+    let mut request = format!("ws://node{path}").into_client_request().expect("request");
+    let protocol = http::HeaderValue::from_static("v5.channel.k8s.io");
+    request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
+    let (mut socket, _) = client_async(request, connect(tls).await).await.expect("upgrade");
+    let size = [&[4][..], br#"{"Width":100,"Height":30}"#].concat();
+    for message in [size, [&[0][..], input].concat()] {
+        socket.send(Message::Binary(message.into())).await.expect("input");
+    }
+    let mut shown = Vec::new();
+    while let Some(Ok(message)) = socket.next().await {
+        match message {
+            Message::Binary(bytes) if bytes.first() == Some(&1) => shown.extend_from_slice(&bytes[1..]),
+            _ => {}
+        }
+    }
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
 /// Runs a command with `input` and returns output, errors and the status.
 pub async fn exec(tls: &Arc<ClientConfig>, path: &str, input: Option<&[u8]>) -> [String; 3] {
     let mut request = format!("ws://node{path}").into_client_request().expect("request");
@@ -51,8 +71,10 @@ pub async fn exec(tls: &Arc<ClientConfig>, path: &str, input: Option<&[u8]>) -> 
     request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
     let (mut socket, _) = client_async(request, connect(tls).await).await.expect("upgrade");
     if let Some(input) = input {
-        let message = [&[0], input].concat();
-        socket.send(Message::Binary(message.into())).await.expect("input");
+        for part in input.chunks(1 << 20) {
+            let message = [&[0], part].concat();
+            socket.send(Message::Binary(message.into())).await.expect("input");
+        }
         socket.send(Message::Binary(vec![255, 0].into())).await.expect("end of input");
     }
     let mut channels: [Vec<u8>; 3] = Default::default();

@@ -228,7 +228,10 @@ async fn pods_live_and_die(world: &World) {
     serves(world).await;
     refuses(world).await;
     restarts(world).await;
+    let quiet = world.api.get(&World::pod("done")).await.expect("pod").revision;
     scenarios(world).await;
+    let now = world.api.get(&World::pod("done")).await.expect("pod").revision;
+    assert_eq!(now, quiet, "nothing is written of a pod that doesn't change");
     for pod in ["done", "failed", "noimage", "web", "crash"] {
         world.delete(pod).await;
     }
@@ -388,6 +391,17 @@ async fn serves(world: &World) {
     let [out, _, status] = client::exec(of, path, Some(b"in and out")).await;
     assert_eq!(out, "in and out");
     assert!(status.contains("Success"), "{status}");
+    let path = "/exec/default/web/c?command=sh&tty=1&input=1&output=1";
+    let shown = client::terminal(of, path, b"sleep 0.3; stty size; exit\n").await;
+    assert!(shown.contains("30 100"), "{shown:?}");
+    // More than all buffers on the way hold, to a command that is slow to begin with.
+    let big = vec![b'x'; 8 << 20];
+    let counted = "/exec/default/web/c?command=sh&command=-c&command=sleep+0.3;wc+-c&input=1&output=1";
+    let [out, _, _] = client::exec(of, counted, Some(&big)).await;
+    assert_eq!(out.trim(), big.len().to_string());
+    let source = "/exec/default/web/c?command=head&command=-c&command=8388608&command=/dev/zero&output=1";
+    let [out, _, _] = client::exec(of, source, None).await;
+    assert_eq!(out.len(), big.len());
 }
 
 /// Only who may is let in, by certificate or by token.
