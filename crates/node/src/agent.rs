@@ -100,6 +100,13 @@ impl Agent {
     async fn run(self) -> Result<(), Error> {
         self.node.pods.synced().await;
         self.node.services.synced().await;
+        // Before anything is listed: a pod that goes while this begins is either not listed, or heard of.
+        let (sender, mut changes) = mpsc::unbounded_channel();
+        self.node.pods.on_change(move |change| {
+            let deleted = change.new.is_none();
+            // Fails only once nobody listens any more.
+            let _ = sender.send((change.object().clone(), deleted));
+        });
         let mut sandboxes = self.node.blocking(|node| observe::by_pod(&node.runtime)).await??;
         let mut known = Known::new();
         // Those of pods that the API still has are carried on with, of whatever age; others are cleared.
@@ -108,12 +115,6 @@ impl Agent {
         self.clear(orphans.into_iter().filter_map(|uid| sandboxes.remove(&uid).map(|s| (uid, s))).collect(), &listed)
             .await?;
         let mut shares = 0;
-        let (sender, mut changes) = mpsc::unbounded_channel();
-        self.node.pods.on_change(move |change| {
-            let deleted = change.new.is_none();
-            // Fails only once nobody listens any more.
-            let _ = sender.send((change.object().clone(), deleted));
-        });
         while let Some((pod, deleted)) = changes.recv().await {
             let uid = pod.facts.uid.to_string();
             known.retain(|_, sender| !sender.is_closed());

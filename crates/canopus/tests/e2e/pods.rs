@@ -165,14 +165,18 @@ pub fn run_and_wait(c: &Cluster) {
 pub fn killed_from_outside(c: &Cluster) {
     let s = Space::new(c, "killed");
     // The file system of a container is its own: a second run knows itself by the volume.
-    let text = "echo run $(ls /mark | wc -l); date > /mark/$(date +%s%N); exec sleep 271828";
+    // By this number its process is known among those of the whole machine.
+    let seconds = format!("2718{}", std::process::id());
+    let text = format!("echo run $(ls /mark | wc -l); date > /mark/$(date +%s%N); exec sleep {seconds}");
     let volume = "  volumes: [{name: mark, emptyDir: {}}]";
-    let pod = script("p", text, volume).replace("name: c,", "name: c, volumeMounts: [{name: mark, mountPath: /mark}],");
+    let pod =
+        script("p", &text, volume).replace("name: c,", "name: c, volumeMounts: [{name: mark, mountPath: /mark}],");
     s.apply(&pod);
     s.ready("p");
     let id = s.see("pod p", "{.status.containerStatuses[0].containerID}");
-    let victim =
-        eventually(Duration::from_secs(10), || process("sleep\x00271828\0").ok_or("no such process".to_string()));
+    let victim = eventually(Duration::from_secs(10), || {
+        process(&format!("sleep\0{seconds}\0")).ok_or("no such process".to_string())
+    });
     nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL).expect("killed");
     s.wait_for("pod p", "{.status.containerStatuses[0].restartCount}", "1");
     s.ready("p");
