@@ -1,5 +1,6 @@
-//! `/exec`: a command in a container over WebSocket (`v4.channel.k8s.io`, `v5.channel.k8s.io`): the first byte of a
-//! message is its channel: 0 input, 1 output, 2 errors, 3 the exit status, 4 terminal sizes, 255 (v5) closes one.
+//! `/exec`: a command in a container over WebSocket (`v5.channel.k8s.io`, `v4.channel.k8s.io`, `channel.k8s.io`): the
+//! first byte of a message is its channel: 0 input, 1 output, 2 errors, 3 the exit status, 4 terminal sizes, 255 (v5)
+//! closes one. The oldest protocol, which is also that of clients that name none, has only words for a failure.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,7 +12,7 @@ use canopus_runtime::spec::ExecSpec;
 use canopus_runtime::{ExecSession, tty};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -36,7 +37,8 @@ const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 /// Read from a command's output at once.
 const CHUNK: usize = 32 << 10;
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const OLDEST: &str = "channel.k8s.io";
+const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", OLDEST];
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -58,7 +60,7 @@ pub(super) async fn serve(
     if spec.args.is_empty() {
         return Err(Status::bad_request("you must specify at least 1 command"));
     }
-    let (key, protocol) = handshake(&request)?;
+    let (key, protocol) = handshake(request.headers())?;
     let instance = context.running(which).await?;
     let upgrade = hyper::upgrade::on(&mut request);
     let context = context.clone();
@@ -68,7 +70,7 @@ pub(super) async fn serve(
             match upgrade.await {
                 Ok(upgraded) => {
                     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-                    run(&context, &instance.id, spec, socket).await;
+                    run(&context, &instance.id, spec, protocol, socket).await;
                 }
                 Err(error) => tracing::debug!(%error, "exec: the connection was not upgraded"),
             }
@@ -78,18 +80,21 @@ pub(super) async fn serve(
             () = shutdown.cancelled() => {}
         }
     });
-    let response = Response::builder()
+    let mut response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))
-        .header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()));
+    if !protocol.is_empty() {
+        response = response.header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
     response.body(full(Bytes::new())).map_err(Status::internal)
 }
 
-fn handshake(request: &Request<Incoming>) -> Result<(String, &'static str), Status> {
+/// The client's key, and the protocol to speak: "" when it named none.
+fn handshake(headers: &HeaderMap) -> Result<(String, &'static str), Status> {
     let get = |name: header::HeaderName| {
-        let all = request.headers().get_all(name);
+        let all = headers.get_all(name);
         all.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",")
     };
     if !get(header::UPGRADE).eq_ignore_ascii_case("websocket") {
@@ -97,7 +102,7 @@ fn handshake(request: &Request<Incoming>) -> Result<(String, &'static str), Stat
     }
     let offered = get(header::SEC_WEBSOCKET_PROTOCOL);
     let offers: Vec<&str> = offered.split(',').map(str::trim).collect();
-    let protocol = PROTOCOLS.into_iter().find(|p| offers.contains(p));
+    let protocol = PROTOCOLS.into_iter().find(|p| offers.contains(p)).or(offered.is_empty().then_some(""));
     let protocol = protocol.ok_or_else(|| Status::bad_request(format!("unable to negotiate protocol: {offered:?}")))?;
     match get(header::SEC_WEBSOCKET_KEY) {
         key if key.is_empty() => Err(Status::bad_request("the Sec-WebSocket-Key header is missing")),
@@ -105,7 +110,7 @@ fn handshake(request: &Request<Incoming>) -> Result<(String, &'static str), Stat
     }
 }
 
-async fn run(context: &Context, id: &str, spec: ExecSpec, socket: Socket) {
+async fn run(context: &Context, id: &str, spec: ExecSpec, protocol: &str, socket: Socket) {
     let (mut sink, stream) = socket.split();
     let id = id.to_owned();
     let session = context.node.blocking(move |node| node.runtime.exec(&id, &spec)).await;
@@ -116,12 +121,22 @@ async fn run(context: &Context, id: &str, spec: ExecSpec, socket: Socket) {
     };
     // The client may be gone; then there is nobody to tell.
     if let Some(status) = outcome {
-        let mut message = vec![ERROR];
-        message.extend_from_slice(&json::to_vec(&status));
-        let _ = sink.send(Message::Binary(message.into())).await;
+        if let Some(message) = verdict(protocol, &status) {
+            let _ = sink.send(Message::Binary(message.into())).await;
+        }
         let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         let _ = sink.send(Message::Close(Some(normal))).await;
     }
+}
+
+/// What the error channel says at the end.
+fn verdict(protocol: &str, status: &canopus_api::Value) -> Option<Vec<u8>> {
+    let words = match protocol {
+        "" | OLDEST if status["status"].str() == "Success" => return None,
+        "" | OLDEST => status["message"].str().as_bytes().to_vec(),
+        _ => json::to_vec(status),
+    };
+    Some([&[ERROR], words.as_slice()].concat())
 }
 
 fn internal(why: &str) -> canopus_api::Value {
@@ -263,5 +278,38 @@ fn resize(terminal: Option<&File>, bytes: &[u8]) {
     let part = |name: &str| u16::try_from(size[name].int()).unwrap_or(0);
     if let Err(error) = tty::resize(terminal, part("Width"), part("Height")) {
         tracing::debug!(%error, "failed to resize a terminal");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_new_clients_are_spoken_to() {
+        let offer = |protocols: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::UPGRADE, "websocket".parse().expect("a value"));
+            headers.insert(header::SEC_WEBSOCKET_KEY, "key".parse().expect("a value"));
+            if !protocols.is_empty() {
+                headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols.parse().expect("a value"));
+            }
+            handshake(&headers).map(|(_, protocol)| protocol).map_err(|e| e.code)
+        };
+        assert_eq!(offer("v4.channel.k8s.io, v5.channel.k8s.io"), Ok("v5.channel.k8s.io"));
+        assert_eq!(offer("channel.k8s.io"), Ok("channel.k8s.io"));
+        assert_eq!(offer(""), Ok(""));
+        assert_eq!(offer("v9.channel.k8s.io"), Err(400));
+    }
+
+    #[test]
+    fn the_oldest_protocol_has_words_for_a_failure_only() {
+        let (good, bad) = (exit_status(0), exit_status(3));
+        assert_eq!(verdict(OLDEST, &good), None);
+        assert_eq!(
+            verdict("", &bad).as_deref(),
+            Some(&b"\x03command terminated with non-zero exit code: exit status 3"[..])
+        );
+        assert!(verdict("v4.channel.k8s.io", &good).is_some_and(|v| v.starts_with(b"\x03{")));
     }
 }
