@@ -21,7 +21,7 @@ fn a_container_prints_exits_and_is_remembered() {
     let text = fs::read_to_string(node.log_path("a")).unwrap();
     let mut kinds: Vec<_> = text.lines().map(|l| l.split_once(' ').unwrap().1).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, ["stderr F err", "stdout F out", "stdout F tail"]);
+    assert_eq!(kinds, ["stderr F err", "stdout F out", "stdout P tail"]);
     assert!(text.lines().all(|l| l.len() > 31 && &l[29..31] == "Z " && &l[10..11] == "T"), "{text}");
     let status = node.runtime.container_status(&id).unwrap();
     let exit = status.exit.unwrap();

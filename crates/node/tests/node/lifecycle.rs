@@ -27,7 +27,7 @@ pub async fn messages_from_logs(world: &World) {
     container.set("terminationMessagePolicy", "FallbackToLogsOnError");
     world.create("fallback", value!({"restartPolicy": "Never", "containers": [container]})).await;
     let pod = world.until("fallback", "Failed", phase("Failed")).await;
-    assert_eq!(terminated(&pod["status"])["message"].str(), "one\ntwo\n");
+    assert_eq!(terminated(&pod["status"])["message"].str(), "one\ntwo");
     world.delete("fallback").await;
 }
 

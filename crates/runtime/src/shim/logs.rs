@@ -70,10 +70,10 @@ impl Lines {
         }
     }
 
-    /// Ends the stream: what has no newline becomes an entry too.
+    /// Ends the stream: what has no newline becomes a partial entry, so that readers add none either.
     pub(super) fn finish(&mut self, stream: &str, nanos: u64, out: &mut Vec<u8>) {
         if !self.pending.is_empty() {
-            self.entry(&timestamp(nanos), stream, 'F', out);
+            self.entry(&timestamp(nanos), stream, 'P', out);
         }
         self.pending = Vec::new();
     }
@@ -194,10 +194,12 @@ mod tests {
 
     #[test]
     fn lines_survive_any_chunking() {
-        let head = "2006-01-02T15:04:05.000000009Z stdout F";
-        let expected = [format!("{head} one"), format!("{head} "), format!("{head} two")];
-        assert_eq!(entries(&[b"one\n\ntwo"]), expected);
-        assert_eq!(entries(&[b"o", b"ne", b"\n\n", b"tw", b"o\n"]), expected);
+        let head = "2006-01-02T15:04:05.000000009Z stdout";
+        let expected = |tag| [format!("{head} F one"), format!("{head} F "), format!("{head} {tag} two")];
+        assert_eq!(entries(&[b"one\n\ntwo\n"]), expected('F'));
+        assert_eq!(entries(&[b"o", b"ne", b"\n\n", b"tw", b"o\n"]), expected('F'));
+        // Nobody ended the last line.
+        assert_eq!(entries(&[b"one\n\ntwo"]), expected('P'));
     }
 
     #[test]
