@@ -501,3 +501,17 @@ fn a_dead_shim_is_noticed_and_cleaned_up() {
     node.runtime.remove_container(&id).unwrap();
     node.runtime.remove_sandbox(&pod).unwrap();
 }
+
+#[test]
+fn a_sandbox_without_a_record_is_listed_and_removed_like_others() {
+    let node = Node::new();
+    // What a process leaves that is killed just after it made the directory.
+    let dir = node.config.state_dir.join("sandboxes").join("half");
+    fs::create_dir_all(&dir).unwrap();
+    assert_eq!(node.runtime.list_sandboxes().unwrap()[0].id, "half");
+    assert_eq!(node.runtime.list_containers(Some("half")).unwrap().len(), 0);
+    assert!(node.runtime.list_containers(Some("none")).is_err_and(|e| e.is_not_found()));
+    node.runtime.stop_sandbox("half").unwrap();
+    node.runtime.remove_sandbox("half").unwrap();
+    assert!(!dir.exists());
+}

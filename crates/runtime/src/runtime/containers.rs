@@ -211,7 +211,7 @@ impl Runtime {
     /// Containers of one sandbox, or of all.
     pub fn list_containers(&self, sandbox: Option<&str>) -> Result<Vec<ContainerStatus>> {
         let sandboxes = match sandbox {
-            Some(id) => vec![self.sandbox(id)?.id],
+            Some(id) => vec![self.listed(id)?],
             None => self.sandbox_ids()?,
         };
         let mut list = Vec::new();
@@ -227,6 +227,12 @@ impl Runtime {
             }
         }
         Ok(list)
+    }
+
+    /// A sandbox that `list_sandboxes` knows: also one that was never wholly created and has no record.
+    fn listed(&self, id: &str) -> Result<String> {
+        state::check_id(id)?;
+        if self.dir(id).0.exists() { Ok(id.to_owned()) } else { Err(Error::NoSandbox(id.to_owned())) }
     }
 
     /// What the shim says, `None` if it is gone.
