@@ -1,6 +1,6 @@
 //! `idle`: what a whole single-node cluster takes while nothing happens: after its start, and with ten pods.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use canopus_benches::watching::Events;
 use canopus_benches::{Bench, Report, objects, progress, run, seconds, usage};
 use http::Method;
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
         for i in 0..TEN {
             api.call(Method::POST, PODS, objects::running_pod(&format!("idle-{i}"))).await?;
         }
-        events.running(TEN).await?;
+        events.running(TEN).await.with_context(|| bench.log())?;
         progress!("{TEN} pods run");
         drop((events, api));
         observe(&report, &bench, "10_pods", TEN).await

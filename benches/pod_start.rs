@@ -1,7 +1,7 @@
 //! `pod-start`: from sending a pod to seeing it Running on a watch, the image being there: one by one, then 10 and 100
 //! at once.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use canopus_benches::watching::Events;
 use canopus_benches::{Bench, Connection, Report, Samples, objects, progress, run, usage};
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
         let before = usage::cpu(bench.pid()?)?;
         let mut times = Vec::new();
         for i in 0..ONE_BY_ONE {
-            let took = at_once(&mut api, &mut events, &format!("single-{i}"), 1).await?;
+            let took = at_once(&mut api, &mut events, &format!("single-{i}"), 1).await.with_context(|| bench.log())?;
             times.push(Duration::from_secs_f64(took.ms(100) / 1000.0));
         }
         let cpu = usage::cpu(bench.pid()?)? - before;
@@ -53,7 +53,8 @@ fn main() -> Result<()> {
         report.goal("one_p99", single.ms(99), "ms", 250.0);
         report.figure("one_cpu", cpu.as_secs_f64() * 1000.0 / ONE_BY_ONE as f64, "ms");
         for (count, figure) in [(10, "all_of_10"), (100, "all_of_100")] {
-            let times = at_once(&mut api, &mut events, figure.replace('_', "-").as_str(), count).await?;
+            let times = at_once(&mut api, &mut events, &figure.replace('_', "-"), count).await;
+            let times = times.with_context(|| bench.log())?;
             if count == 100 {
                 report.goal(figure, times.ms(100), "ms", 5000.0);
             } else {
