@@ -17,7 +17,7 @@ async fn observe(report: &Report, bench: &Bench, when: &str, pods: usize) -> Res
     let shims = usage::running_from(&bench.data_dir().join("bin"));
     let all: Vec<u32> = shims.iter().copied().chain([server]).collect();
     let cpu = || all.iter().map(|pid| usage::cpu(*pid)).sum::<Result<Duration>>();
-    let sleeps = || all.iter().map(|pid| usage::sleeps(*pid)).sum::<u64>();
+    let sleeps = || all.iter().flat_map(|pid| usage::sleeps(*pid)).collect();
     let (began, cpu_before, sleeps_before) = (Instant::now(), cpu()?, sleeps());
     tokio::time::sleep(seconds(30)).await;
     let took = began.elapsed().as_secs_f64();
@@ -32,7 +32,7 @@ async fn observe(report: &Report, bench: &Bench, when: &str, pods: usize) -> Res
         report.goal(&format!("shim_pss_{when}"), below.pss / pods as f64, "MB per pod", 1.0);
     }
     report.goal(&format!("cpu_{when}"), used / took * 100.0, "% of a core", 0.5);
-    report.figure(&format!("wakeups_{when}"), (sleeps() - sleeps_before) as f64 / took, "1/s");
+    report.figure(&format!("wakeups_{when}"), usage::woken(&sleeps_before, &sleeps()) as f64 / took, "1/s");
     Ok(())
 }
 

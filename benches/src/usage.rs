@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -23,10 +24,16 @@ pub fn own_cpu() -> Result<Duration> {
     Ok(Duration::from_micros(u64::try_from(micros)?))
 }
 
-/// How often the threads of a process went to sleep so far: about how often they woke.
-pub fn sleeps(pid: u32) -> u64 {
+/// How often each thread of a process went to sleep so far: about how often it woke.
+pub fn sleeps(pid: u32) -> BTreeMap<String, u64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks.filter_map(|task| number(&task.path().join("status"), "voluntary_ctxt_switches:")).sum()
+    let count = |dir: &Path| number(&dir.join("status"), "voluntary_ctxt_switches:");
+    tasks.filter_map(|task| Some((task.file_name().into_string().ok()?, count(&task.path())?))).collect()
+}
+
+/// How often threads woke between two looks; those that ended meanwhile took their counts along.
+pub fn woken(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> u64 {
+    after.iter().map(|(thread, count)| count.saturating_sub(before.get(thread).copied().unwrap_or(0))).sum()
 }
 
 /// Megabytes of memory.
@@ -69,4 +76,15 @@ pub fn running_from(dir: &Path) -> Vec<u32> {
 fn number(file: &Path, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_come_and_go() {
+        let look = |counts: &[(&str, u64)]| counts.iter().map(|(thread, n)| ((*thread).into(), *n)).collect();
+        assert_eq!(woken(&look(&[("1", 5), ("2", 900)]), &look(&[("1", 8), ("3", 4)])), 7);
+    }
 }
