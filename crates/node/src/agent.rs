@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::container::{self, POD_NAME, POD_NAMESPACE};
+use crate::eviction::Thresholds;
 use crate::node::Node;
 use crate::observe;
 use crate::pod::{self, Qos};
@@ -45,6 +46,8 @@ pub struct Config {
     pub image_root: PathBuf,
     pub server: Server,
     pub max_pods: u32,
+    /// What is kept free on this host.
+    pub eviction_hard: Thresholds,
     /// `v1.36.0`.
     pub version: String,
 }

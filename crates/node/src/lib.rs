@@ -8,6 +8,7 @@ mod agent;
 mod container;
 mod devices;
 pub mod env;
+pub mod eviction;
 mod mounts;
 mod node;
 mod node_status;

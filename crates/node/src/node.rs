@@ -28,6 +28,8 @@ pub struct Node {
     pub cluster_domain: String,
     pub host_dns: DnsConfig,
     pub memory_capacity: i64,
+    /// Bytes that pods may ask for.
+    pub allocatable_memory: i64,
     pub cpu_capacity: i64,
     pub api: Arc<dyn Api>,
     pub runtime: Arc<Runtime>,
@@ -59,13 +61,9 @@ impl Node {
         self.log_dir.join(format!("{namespace}_{name}_{uid}"))
     }
 
-    /// What pods may ask for: upstream's default eviction threshold of memory is kept back.
+    /// What pods may ask for.
     pub fn allocatable(&self) -> Allocatable {
-        Allocatable {
-            milli_cpu: self.cpu_capacity,
-            memory: crate::registration::allocatable_memory(self.memory_capacity),
-            pods: self.max_pods.into(),
-        }
+        Allocatable { milli_cpu: self.cpu_capacity, memory: self.allocatable_memory, pods: self.max_pods.into() }
     }
 
     /// Runs what may block, but not for long.

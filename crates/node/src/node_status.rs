@@ -4,18 +4,28 @@ use std::net::IpAddr;
 
 use canopus_api::{Quantity, Time, Value, value};
 
+use crate::eviction::Thresholds;
+
 /// What stays the same while the agent runs.
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub name: String,
     pub ip: IpAddr,
     pub max_pods: u32,
+    pub thresholds: Thresholds,
     /// `v1.36.0`.
     pub version: String,
     pub port: u16,
     pub cpus: usize,
     pub memory: i64,
     pub disk: i64,
+}
+
+impl Facts {
+    /// Bytes of memory that pods may ask for: all but what is kept back.
+    pub fn allocatable_memory(&self) -> i64 {
+        (self.memory - self.thresholds.reserved_memory(self.memory)).max(0)
+    }
 }
 
 /// How the host does.
@@ -27,14 +37,6 @@ pub struct Health {
     /// Fractions of the node's file system, and of its inodes, that are free.
     pub disk_free: f64,
     pub inodes_free: f64,
-}
-
-/// Upstream's default hard eviction threshold.
-const EVICTION_MEMORY: i64 = 100 << 20;
-
-/// Less what is kept back.
-pub fn allocatable_memory(capacity: i64) -> i64 {
-    (capacity - EVICTION_MEMORY).max(0)
 }
 
 fn read(path: &str) -> String {
@@ -76,9 +78,9 @@ pub fn node_status(facts: &Facts, health: Health, images: Vec<Value>, old: &Valu
         "hugepages-1Gi": "0", "hugepages-2Mi": "0",
     });
     let mut allocatable = capacity.clone();
-    allocatable.set("memory", format!("{}Ki", allocatable_memory(facts.memory) / 1024));
+    allocatable.set("memory", format!("{}Ki", facts.allocatable_memory() / 1024));
     allocatable.set("ephemeral-storage", Quantity::from_int(facts.disk / 10 * 9).to_string());
-    let conditions = conditions(health);
+    let conditions = conditions(facts, health);
     let known = old["conditions"].items();
     let mut list: Vec<Value> = conditions
         .iter()
@@ -103,14 +105,13 @@ pub fn node_status(facts: &Facts, health: Health, images: Vec<Value>, old: &Valu
 
 type Condition = (&'static str, &'static str, &'static str, &'static str);
 
-/// By upstream's default eviction thresholds, which have none for processes.
-fn conditions(health: Health) -> [Condition; 4] {
-    let memory = match health.memory_available < EVICTION_MEMORY {
+/// By the eviction thresholds; upstream has none for processes by default.
+fn conditions(facts: &Facts, health: Health) -> [Condition; 4] {
+    let memory = match facts.thresholds.memory_pressure(health.memory_available, facts.memory) {
         true => ("MemoryPressure", "True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
         false => ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
     };
-    // Images are on the same file system, so the image threshold, the higher one, counts.
-    let disk = match health.disk_free < 0.15 || health.inodes_free < 0.05 {
+    let disk = match facts.thresholds.disk_pressure(health.disk_free, health.inodes_free, facts.disk) {
         true => ("DiskPressure", "True", "KubeletHasDiskPressure", "kubelet has disk pressure"),
         false => ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     };
@@ -157,6 +158,7 @@ mod tests {
             name: "n".into(),
             ip: [192, 0, 2, 1].into(),
             max_pods: 110,
+            thresholds: crate::eviction::DEFAULT.parse().unwrap(),
             version: "v1".into(),
             port: 10250,
             cpus: 2,

@@ -10,7 +10,7 @@ use canopus_images::Images;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::node_status::{Facts, allocatable_memory};
+pub use crate::node_status::Facts;
 use crate::node_status::{Health, labels, news, node_status};
 
 const LEASE_SECONDS: u32 = 40;

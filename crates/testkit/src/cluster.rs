@@ -78,6 +78,8 @@ impl Cluster {
         let errors = log.try_clone().expect("a log file");
         let mut command = self.host.command(&self.binary);
         command.args(["up", "--node-name", "node-1", "--node-ip", self.host.ip()]);
+        // Tests must run on a disk that is nearly full, too.
+        command.args(["--eviction-hard", ""]);
         command.arg("--cgroup-root").arg(self.cgroup_root());
         command.arg("--data-dir").arg(self.data_dir());
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
@@ -179,7 +181,7 @@ impl Cluster {
         let mut args: Vec<&str> = vec!["get"];
         args.extend(what.split(' '));
         args.extend(["-o", &path]);
-        eventually(Duration::from_secs(60), || {
+        eventually(Duration::from_secs(120), || {
             let out = self.kubectl(&args);
             if out.code == 0 && out.stdout == wanted {
                 Ok(())

@@ -2,6 +2,7 @@
 
 use super::{CGROUP_ROOT, DataDir};
 use anyhow::Result;
+use canopus_node::eviction::{self, Thresholds};
 use clap::Args;
 use std::net::IpAddr;
 
@@ -53,6 +54,9 @@ pub struct UpArgs {
     /// Port the node's agent serves logs and exec on
     #[arg(long, value_name = "PORT", default_value_t = 10250, help_heading = "Node")]
     pub agent_port: u16,
+    /// What must stay free on this host; with less the node is under pressure and takes no pods
+    #[arg(long, value_name = "THRESHOLDS", default_value = eviction::DEFAULT, help_heading = "Node")]
+    pub eviction_hard: Thresholds,
     /// Name of the control group that pods' groups are in, in every hierarchy
     #[arg(long, value_name = "NAME", default_value = CGROUP_ROOT, help_heading = "Node")]
     pub cgroup_root: String,

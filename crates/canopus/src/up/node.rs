@@ -70,6 +70,7 @@ pub fn start(
             tls: pki::server_config(&pki.kubelet_serving(name, &[ip])?, pki.ca_pem())?,
         },
         max_pods: MAX_PODS,
+        eviction_hard: args.eviction_hard,
         version: format!("v1.36.2+canopus-{}", env!("CARGO_PKG_VERSION")),
     };
     let agent = canopus_node::run(config, identities::node(server, name), shutdown.clone());

@@ -17,8 +17,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A clock before this (2026-01-01) has not been set.
 const PLAUSIBLE: u64 = 1_767_225_600;
-/// Percent of a disk that must be free, or the node reports DiskPressure.
-const FREE: u64 = 15;
 
 /// Fails with everything that would keep a cluster from running on this host at `address`.
 pub fn check(args: &UpArgs, address: IpAddr) -> Result<()> {
@@ -31,11 +29,14 @@ pub fn check(args: &UpArgs, address: IpAddr) -> Result<()> {
     problems.extend(ports(args, address));
     problems.extend(other_cluster(data));
     if let Ok(disk) = statvfs(data) {
-        let free = disk.blocks_available().saturating_mul(100) / disk.blocks().max(1);
-        if free < FREE {
+        let part = |free: u64, all: u64| free as f64 / all.max(1) as f64;
+        let free = part(disk.blocks_available(), disk.blocks());
+        let size = i64::try_from(disk.blocks().saturating_mul(disk.fragment_size())).unwrap_or(i64::MAX);
+        if args.eviction_hard.disk_pressure(free, part(disk.files_available(), disk.files()), size) {
             tracing::warn!(
-                "only {free} % of the disk with {} are free: below {FREE} % the node is under DiskPressure and takes no pods; \
-                 make room, or name a directory on another disk (--data-dir)",
+                "only {:.0} % of the disk with {} are free: the node is under DiskPressure and takes no pods; make room, \
+                 name a directory on another disk (--data-dir), or keep less free (--eviction-hard)",
+                free * 100.0,
                 data.display()
             );
         }

@@ -15,7 +15,7 @@ mod writes;
 use canopus_testkit::Cluster;
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 const IMAGE: &str = "canopus-e2e:1";
@@ -55,8 +55,12 @@ const STORIES: &[Story] = &[
     ("namespaces, service accounts, tokens", api::namespaces),
 ];
 
+/// One cluster at a time: on two cores more would mostly wait for each other.
+static TURN: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_cluster_driven_by_kubectl() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let cluster = ready_cluster();
     let open = Mutex::new(STORIES.iter().collect::<VecDeque<_>>());
     let failed = Mutex::new(Vec::new());
@@ -81,6 +85,7 @@ fn a_cluster_driven_by_kubectl() {
 
 #[test]
 fn a_cluster_that_is_killed() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut cluster = ready_cluster();
     restarts::of_the_whole_process(&mut cluster);
     api::survives_kill(&mut cluster);
