@@ -43,9 +43,15 @@ fn a_new_deployment_gets_its_set() {
 
 #[test]
 fn rolls_within_surge_and_unavailable() {
-    // Old size and availability, new size and availability; sizes then.
-    let table =
-        [(10, 10, 0, 0, 10, 3), (10, 10, 3, 0, 8, 3), (8, 8, 5, 0, 8, 5), (8, 8, 5, 2, 6, 5), (10, 6, 3, 0, 8, 3)];
+    // Old size and availability, new size and availability; sizes then. The last has yet to delete two available pods.
+    let table = [
+        (10, 10, 0, 0, 10, 3),
+        (10, 10, 3, 0, 8, 3),
+        (8, 8, 5, 0, 8, 5),
+        (8, 8, 5, 2, 6, 5),
+        (10, 6, 3, 0, 8, 3),
+        (8, 10, 5, 2, 6, 5),
+    ];
     let (before, after) = (deployment(10, "a"), deployment(10, "b"));
     for (old, old_ready, new, new_ready, old_then, new_then) in table {
         let sets = [set_of(&before, old, old_ready, 1), set_of(&after, new, new_ready, 2)];

@@ -3,6 +3,7 @@
 use super::plan::{Observed, Working};
 use super::revision;
 use super::scale::resize;
+use super::set::Set;
 
 /// Adds new pods as far as maxSurge goes and takes old ones away as far as maxUnavailable goes.
 pub(super) fn rolling(working: &mut Working) -> bool {
@@ -41,7 +42,10 @@ fn shrink_old(working: &mut Working) -> bool {
     if unhealthy <= 0 || working.old.iter().all(|set| set.replicas == 0) {
         return false;
     }
-    let mut surplus = working.sets().map(|set| set.status("availableReplicas")).sum::<i64>() - min_available;
+    // A set that shrinks still counts the pods it is about to delete: they keep nothing available. Upstream counts them,
+    // and goes below the minimum when a set's status comes late.
+    let lasting = |set: &Set| set.status("availableReplicas").min(set.replicas);
+    let mut surplus = working.sets().map(lasting).sum::<i64>() - min_available;
     working.old.sort_by_key(|set| set.created());
     let mut sizes: Vec<i64> = working.old.iter().map(|set| set.replicas).collect();
     for (size, set) in sizes.iter_mut().zip(&working.old) {
