@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use canopus_api::{Status, json, value};
@@ -19,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -37,6 +39,8 @@ const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 /// Read from a command's output at once.
 const CHUNK: usize = 32 << 10;
+/// How long a client gets to answer that the session is over.
+const FAREWELL: Duration = Duration::from_secs(2);
 const OLDEST: &str = "channel.k8s.io";
 const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", OLDEST];
 
@@ -116,16 +120,21 @@ async fn run(context: &Context, id: &str, spec: ExecSpec, protocol: &str, socket
     let session = context.node.blocking(move |node| node.runtime.exec(&id, &spec)).await;
     let outcome = match session {
         Ok(Ok(session)) => converse(session, &mut sink, stream).await,
-        Ok(Err(error)) => Some(internal(&error.to_string())),
-        Err(error) => Some(internal(&error.to_string())),
+        Ok(Err(error)) => Some((internal(&error.to_string()), None)),
+        Err(error) => Some((internal(&error.to_string()), None)),
     };
     // The client may be gone; then there is nobody to tell.
-    if let Some(status) = outcome {
+    if let Some((status, input)) = outcome {
         if let Some(message) = verdict(protocol, &status) {
             let _ = sink.send(Message::Binary(message.into())).await;
         }
         let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         let _ = sink.send(Message::Close(Some(normal))).await;
+        // A connection closed on input that nobody has read is reset, and what it carried last is lost on the way.
+        if let Some(mut input) = input {
+            let _ = tokio::time::timeout(FAREWELL, &mut input).await;
+            input.abort();
+        }
     }
 }
 
@@ -158,12 +167,13 @@ fn exit_status(code: i32) -> canopus_api::Value {
     })
 }
 
-/// Moves bytes until the command has ended and its output is sent; `None` if the client went away first.
+/// Moves bytes until the command has ended and its output is sent; `None` if the client went away first. With the
+/// outcome comes the task that goes on reading what the client sends.
 async fn converse(
     mut session: ExecSession,
     sink: &mut SplitSink<Socket, Message>,
     stream: SplitStream<Socket>,
-) -> Option<canopus_api::Value> {
+) -> Option<(canopus_api::Value, Option<JoinHandle<()>>)> {
     let (sender, mut output) = mpsc::channel::<Vec<u8>>(16);
     let terminal = session.terminal().and_then(|t| t.try_clone().ok());
     for (channel, file) in [(STDOUT, session.stdout.take()), (STDERR, session.stderr.take())] {
@@ -192,8 +202,7 @@ async fn converse(
             _ = &mut input => return None,
         }
     }
-    input.abort();
-    outcome
+    outcome.map(|outcome| (outcome, Some(input)))
 }
 
 fn message(channel: u8, bytes: &[u8]) -> Vec<u8> {
