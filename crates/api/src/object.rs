@@ -1,6 +1,7 @@
 //! The encoded, shared form of an object: bytes, and the facts about it that are extracted once per revision.
 
 use crate::json;
+use crate::time::Time;
 use crate::value::Value;
 use bytes::Bytes;
 use compact_str::CompactString;
@@ -22,6 +23,8 @@ pub struct Facts {
     pub fields: Box<[(&'static str, CompactString)]>,
     pub deleting: bool,
     pub generation: i64,
+    /// Since when the condition `Ready` holds; None when it does not.
+    pub ready: Option<Time>,
 }
 
 impl Facts {
@@ -48,7 +51,14 @@ impl Facts {
             fields: fields.into(),
             deleting: !meta["deletionTimestamp"].is_null(),
             generation: meta["generation"].int(),
+            ready: Facts::ready(&value["status"]["conditions"]),
         }
+    }
+
+    fn ready(conditions: &Value) -> Option<Time> {
+        let ready = conditions.items().iter().find(|c| c["type"].str() == "Ready")?;
+        let since = || Time::parse(ready["lastTransitionTime"].str()).unwrap_or_default();
+        (ready["status"].str() == "True").then(since)
     }
 
     pub fn label(&self, key: &str) -> Option<&str> {
@@ -198,6 +208,7 @@ mod tests {
             "metadata": {"name": "a", "namespace": "d", "uid": "u", "labels": {"b": "2", "a": "1"},
                 "ownerReferences": [{"uid": "o1"}, {"uid": "o2", "controller": true}]},
             "spec": {"nodeName": "n1", "hostNetwork": true},
+            "status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "1970-01-01T00:00:07Z"}]},
         })
     }
 
@@ -231,6 +242,7 @@ mod tests {
         assert_eq!(facts.field("spec.hostNetwork"), Some("true"));
         assert_eq!(facts.field("status.phase"), Some(""));
         assert_eq!(facts.field("nope"), None);
+        assert_eq!(facts.ready, Some(Time::from_unix(7)));
     }
 
     #[test]

@@ -33,6 +33,12 @@ impl LocalApi {
         })
     }
 
+    /// Cancelling a caller must not cancel a write half-way between its parts (an address reserved, an object not yet
+    /// written).
+    async fn detached<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        self.server.runtime.spawn(work).await.map_err(canopus_api::Status::internal)?
+    }
+
     fn options(&self, options: &WriteOptions) -> WriteOptions {
         let mut options = options.clone();
         if options.field_manager.is_empty() {
@@ -40,11 +46,6 @@ impl LocalApi {
         }
         options
     }
-}
-
-/// Cancelling a caller must not cancel a write half-way between its parts (an address reserved, an object not yet written).
-async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    tokio::spawn(work).await.map_err(canopus_api::Status::internal)?
 }
 
 #[async_trait]
@@ -71,27 +72,27 @@ impl Api for LocalApi {
         self.allow("create", target)?;
         let (server, user, target, options) =
             (self.server.clone(), self.user.clone(), target.clone(), self.options(options));
-        detached(async move { Ok(server.post(&user, &target, body, &options).await?.object) }).await
+        self.detached(async move { Ok(server.post(&user, &target, body, &options).await?.object) }).await
     }
 
     async fn update(&self, target: &Target, body: Value, options: &WriteOptions) -> Result<Arc<Object>> {
         self.allow("update", target)?;
         let (server, user, target, options) =
             (self.server.clone(), self.user.clone(), target.clone(), self.options(options));
-        detached(async move { Ok(server.put_target(&user, &target, body, &options).await?.object) }).await
+        self.detached(async move { Ok(server.put_target(&user, &target, body, &options).await?.object) }).await
     }
 
     async fn patch(&self, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Arc<Object>> {
         self.allow("patch", target)?;
         let (server, user, target, options) =
             (self.server.clone(), self.user.clone(), target.clone(), self.options(options));
-        detached(async move { Ok(server.patch_target(&user, &target, patch, &options).await?.object) }).await
+        self.detached(async move { Ok(server.patch_target(&user, &target, patch, &options).await?.object) }).await
     }
 
     async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Arc<Object>> {
         self.allow("delete", target)?;
         let (server, user, target, options) = (self.server.clone(), self.user.clone(), target.clone(), options.clone());
-        detached(async move { Ok(server.delete(&user, &target, &options).await?.object) }).await
+        self.detached(async move { Ok(server.delete(&user, &target, &options).await?.object) }).await
     }
 
     async fn delete_collection(&self, target: &Target, list: &ListOptions, options: &DeleteOptions) -> Result<()> {

@@ -137,6 +137,8 @@ pub struct TokenClaims {
 pub const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 pub struct Server {
+    /// Where writes run that must not end with whoever asked for them.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub store: Arc<dyn Store>,
     pub surroundings: Arc<dyn Surroundings>,
     pub served: HashMap<Gvr, Arc<Served>>,
@@ -206,6 +208,7 @@ impl Server {
         }
         let service_ips = ServiceIps::new(&settings.service_cidr).map_err(Status::internal)?;
         Ok(Arc::new(Server {
+            runtime: tokio::runtime::Handle::current(),
             store,
             surroundings,
             served,

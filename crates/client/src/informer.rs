@@ -40,27 +40,40 @@ pub struct Informer {
 #[derive(Default)]
 struct Objects {
     by_key: BTreeMap<CompactString, Arc<Object>>,
-    /// Keys of the objects that have an owner, by the owner's uid.
-    by_owner: HashMap<CompactString, BTreeSet<CompactString>>,
+    /// By the owner's uid, and then by key. Those that nobody controls are under "".
+    by_owner: HashMap<CompactString, BTreeMap<CompactString, Arc<Object>>>,
+}
+
+/// Under which uids of owners an object is found.
+fn owners(object: &Object) -> impl Iterator<Item = &CompactString> {
+    const NOBODY: &CompactString = &CompactString::const_new("");
+    let free = object.facts.controller.is_none().then_some(NOBODY);
+    object.facts.owners.iter().chain(free)
 }
 
 impl Objects {
     fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
         let key = object.key();
-        let old = self.remove(&key);
-        for owner in &object.facts.owners {
-            self.by_owner.entry(owner.clone()).or_default().insert(key.clone());
+        if self.by_key.get(&key).is_some_and(|old| !owners(old).eq(owners(&object))) {
+            let old = self.remove(&key);
+            self.put(object);
+            return old;
         }
-        self.by_key.insert(key, object);
-        old
+        for owner in owners(&object) {
+            match self.by_owner.get_mut(owner) {
+                Some(owned) => drop(owned.insert(key.clone(), object.clone())),
+                None => drop(self.by_owner.insert(owner.clone(), BTreeMap::from([(key.clone(), object.clone())]))),
+            }
+        }
+        self.by_key.insert(key, object)
     }
 
     fn remove(&mut self, key: &str) -> Option<Arc<Object>> {
         let old = self.by_key.remove(key)?;
-        for owner in &old.facts.owners {
-            if let Some(keys) = self.by_owner.get_mut(owner) {
-                keys.remove(key);
-                if keys.is_empty() {
+        for owner in owners(&old) {
+            if let Some(owned) = self.by_owner.get_mut(owner) {
+                owned.remove(key);
+                if owned.is_empty() {
                     self.by_owner.remove(owner);
                 }
             }
@@ -119,8 +132,14 @@ impl Informer {
     /// The objects that name `uid` as an owner.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
         let objects = self.objects.read();
-        let keys = objects.by_owner.get(uid).into_iter().flatten();
-        keys.filter_map(|key| objects.by_key.get(key).cloned()).collect()
+        objects.by_owner.get(uid).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// The objects of a namespace that have no controller.
+    pub fn orphans(&self, namespace: &str) -> Vec<Arc<Object>> {
+        let objects = self.objects.read();
+        let free = objects.by_owner.get("").into_iter().flat_map(|owned| owned.range(within(namespace)));
+        free.map(|(_, object)| object.clone()).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -219,6 +238,11 @@ fn tell(handlers: &[Handler], old: Option<&Arc<Object>>, new: Option<&Arc<Object
     }
 }
 
+/// The keys of a namespace's objects.
+fn within(namespace: &str) -> std::ops::Range<CompactString> {
+    compact_str::format_compact!("{namespace}/")..compact_str::format_compact!("{namespace}0")
+}
+
 impl View for Informer {
     fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
         match namespace {
@@ -232,9 +256,7 @@ impl View for Informer {
         if namespace.is_empty() {
             return objects.by_key.values().cloned().collect();
         }
-        let start = compact_str::format_compact!("{namespace}/");
-        let end = compact_str::format_compact!("{namespace}0");
-        objects.by_key.range(start..end).map(|(_, o)| o.clone()).collect()
+        objects.by_key.range(within(namespace)).map(|(_, o)| o.clone()).collect()
     }
 
     fn revision(&self) -> u64 {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use canopus_api::Status;
 use compact_str::CompactString;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,13 +44,47 @@ pub async fn run(queue: Arc<Queue<Key>>, workers: usize, reconciler: Arc<dyn Rec
                     key = queue.next() => key,
                     () = shutdown.cancelled() => return,
                 };
-                work(&queue, &*reconciler, &key).await;
-                queue.done(&key);
+                let (mut spent, began) = (Duration::ZERO, Instant::now());
+                clocked(&mut spent, work(&queue, &*reconciler, &key)).await;
+                match rest(spent, began.elapsed()) {
+                    Duration::ZERO => queue.done(&key),
+                    rest => {
+                        let queue = queue.clone();
+                        tokio::spawn(async move {
+                            tokio::time::sleep(rest).await;
+                            queue.done(&key);
+                        });
+                    }
+                }
             }
         });
     }
     tasks.close();
     tasks.wait().await;
+}
+
+/// A key's passes take at most a fifth of a processor: one that is expensive (a set of ten thousand pods) and changes all
+/// the time is looked at less often, and sees more changes at once.
+const SHARE: u32 = 5;
+/// Passes that are cheaper than this may follow each other at once.
+const CHEAP: Duration = Duration::from_micros(500);
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// How long a key rests after a pass that `took` so long, `spent` of it on a processor.
+fn rest(spent: Duration, took: Duration) -> Duration {
+    if spent < CHEAP { Duration::ZERO } else { (spent * SHARE).saturating_sub(took).min(LONGEST_REST) }
+}
+
+/// Adds to `spent` what each poll of `future` takes.
+async fn clocked<F: Future>(spent: &mut Duration, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        let began = Instant::now();
+        let done = future.as_mut().poll(cx);
+        *spent += began.elapsed();
+        done
+    })
+    .await
 }
 
 async fn work(queue: &Queue<Key>, reconciler: &dyn Reconcile, key: &Key) {
@@ -69,5 +103,20 @@ async fn work(queue: &Queue<Key>, reconciler: &dyn Reconcile, key: &Key) {
             }
             queue.add_failed(key.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_expensive_passes_that_did_not_wait_are_followed_by_a_rest() {
+        let ms = Duration::from_millis;
+        let table = [(ms(0), ms(0), ms(0)), (ms(3), ms(3), ms(12)), (ms(3), ms(8), ms(7)), (ms(3), ms(20), ms(0))];
+        for (spent, took, expected) in table {
+            assert_eq!(rest(spent, took), expected, "{spent:?} of {took:?}");
+        }
+        assert_eq!(rest(ms(9000), ms(9000)), LONGEST_REST);
     }
 }

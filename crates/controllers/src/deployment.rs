@@ -11,7 +11,7 @@ mod status;
 
 use crate::context::*;
 use async_trait::async_trait;
-use canopus_api::{Api, Gvr, LabelSelector, Object, Patch, Status, Target, Value, View, value};
+use canopus_api::{Api, Gvr, LabelSelector, Object, Patch, Status, Target, Value, value};
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile, Recorder};
 use plan::{Observed, Plan};
@@ -87,7 +87,7 @@ impl Reconcile for Deployments {
         let sets = self.claim(&deployment, &object).await?;
         let old_pods = |set: &Arc<Object>| {
             let pods = self.pods.owned_by(&set.facts.uid);
-            pods.iter().any(|pod| !crate::pods::is_finished(&pod.value()))
+            pods.iter().any(|pod| !crate::pods::is_finished(pod))
         };
         let busy = sets.iter().filter(|set| old_pods(set)).map(|set| set.facts.uid.clone()).collect();
         let sets: Vec<Arc<Value>> = sets.iter().map(|set| set.value()).collect();
@@ -112,9 +112,8 @@ impl Deployments {
                 value!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": uid}], "uid": &set.facts.uid}});
             self.patch_set(&set, release).await?;
         }
-        let free =
-            |set: &Arc<Object>| set.facts.controller.is_none() && !set.facts.deleting && selector.matches(&set.facts);
-        let orphans: Vec<_> = View::list(&*self.sets, object.namespace()).into_iter().filter(free).collect();
+        let mut orphans = self.sets.orphans(object.namespace());
+        orphans.retain(|set| !set.facts.deleting && selector.matches(&set.facts));
         if orphans.is_empty() {
             return Ok(owned);
         }

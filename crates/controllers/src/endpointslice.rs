@@ -81,7 +81,7 @@ fn queue_pods(pods: &Informer, selectors: Selectors, queue: &Arc<Queue<Key>>) {
         }
         if let (Some(old), Some(new)) = (change.old, change.new) {
             let same_labels = old.facts.labels == new.facts.labels;
-            if same_labels && endpoint::same(&old.value(), &new.value()) {
+            if same_labels && endpoint::same(old, new) {
                 return;
             }
         }

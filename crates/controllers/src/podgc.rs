@@ -4,7 +4,7 @@
 use crate::context::*;
 use crate::pods;
 use async_trait::async_trait;
-use canopus_api::{Api, DeleteOptions, Gvr, Object, Patch, Status, Target, Value, View, value};
+use canopus_api::{Api, DeleteOptions, Gvr, Object, Patch, Status, Target, View, value};
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile};
 use std::sync::Arc;
@@ -60,17 +60,17 @@ impl Reconcile for Collector {
         // There may be very many, and nearly all stay: their facts say so.
         let all = View::list(&*self.pods, "");
         for pod in terminated(&all, TERMINATED) {
-            self.delete(&pod.value(), None).await?;
+            self.delete(&pod, None).await?;
         }
         for pod in &all {
             let node = pod.facts.field("spec.nodeName").unwrap_or_default();
             if node.is_empty() {
                 if pod.facts.deleting {
-                    self.delete(&pod.value(), None).await?;
+                    self.delete(pod, None).await?;
                 }
             } else if self.nodes.by_key(node).is_none() && self.is_gone(node).await? {
                 let message = "PodGC: node no longer exists";
-                self.delete(&pod.value(), Some(message)).await?;
+                self.delete(pod, Some(message)).await?;
             }
         }
         Ok(Outcome::After(PERIOD))
@@ -83,8 +83,8 @@ impl Collector {
     }
 
     /// Deletes at once: there is no kubelet to wait for. A pod that ran on a lost node is marked as failed first.
-    async fn delete(&self, pod: &Value, lost: Option<&str>) -> Result<(), Status> {
-        let at = target(&Gvr::new("", "v1", "pods"), pod);
+    async fn delete(&self, pod: &Object, lost: Option<&str>) -> Result<(), Status> {
+        let at = Target::new(&Gvr::new("", "v1", "pods"), pod.namespace(), pod.name());
         if let Some(message) = lost.filter(|_| !pods::is_finished(pod)) {
             let disrupted = value!({
                 "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": message,
@@ -93,8 +93,7 @@ impl Collector {
             let patch = Patch::Strategic(value!({"status": {"phase": "Failed", "conditions": [disrupted]}}));
             gone(self.api.patch(&at.clone().subresource("status"), patch, &writes()).await)?;
         }
-        let uid = pod["metadata"]["uid"].str();
-        let options = DeleteOptions { grace_period_seconds: Some(0), ..delete_uid(uid) };
+        let options = DeleteOptions { grace_period_seconds: Some(0), ..delete_uid(&pod.facts.uid) };
         gone(self.api.delete(&at, &options).await)?;
         Ok(())
     }

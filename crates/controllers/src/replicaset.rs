@@ -6,7 +6,7 @@ mod rank;
 
 use crate::context::*;
 use async_trait::async_trait;
-use canopus_api::{Api, Gvr, LabelSelector, Object, Patch, Status, Target, Value, View, value};
+use canopus_api::{Api, Gvr, LabelSelector, Object, Patch, Status, Target, Value, value};
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile, Recorder};
 use futures::future::join_all;
@@ -85,10 +85,8 @@ impl Reconcile for ReplicaSets {
             return Ok(Outcome::Done);
         };
         let owned = self.claim(&set, &object, &selector).await?;
-        let pods: Vec<Arc<Value>> = owned.iter().map(|pod| pod.value()).collect();
-        let related = self.related(&set);
         let now = canopus_client::now();
-        let observed = Observed { set: &set, pods: &pods, related: &related, now };
+        let observed = Observed { set: &set, pods: &owned, related: &|| self.related(&set), now };
         let plan = plan::plan(&observed);
         let result = if object.facts.deleting { Ok(()) } else { self.execute(&set, &plan).await };
         let failure = result.as_ref().err().map(|e| e.message.to_string());
@@ -118,10 +116,8 @@ impl ReplicaSets {
                 value!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": uid}], "uid": &pod.facts.uid}});
             self.patch_pod(&pod, release).await?;
         }
-        let free =
-            |pod: &Arc<Object>| pod.facts.controller.is_none() && !pod.facts.deleting && selector.matches(&pod.facts);
-        let mut orphans: Vec<_> = View::list(&*self.pods, object.namespace()).into_iter().filter(free).collect();
-        orphans.retain(|pod| crate::pods::is_active(&pod.value()));
+        let mut orphans = self.pods.orphans(object.namespace());
+        orphans.retain(|pod| selector.matches(&pod.facts) && crate::pods::is_active(pod));
         if orphans.is_empty() {
             return Ok(owned);
         }
@@ -151,12 +147,12 @@ impl ReplicaSets {
     }
 
     /// Pods of all sets under the same owner: those on crowded nodes are deleted first.
-    fn related(&self, set: &Value) -> Vec<Arc<Value>> {
+    fn related(&self, set: &Value) -> Vec<Arc<Object>> {
         let Some(owner) = controller_of(set)["uid"].as_str() else {
             return Vec::new();
         };
         let siblings = self.sets.owned_by(owner);
-        siblings.iter().flat_map(|s| self.pods.owned_by(&s.facts.uid)).map(|pod| pod.value()).collect()
+        siblings.iter().flat_map(|s| self.pods.owned_by(&s.facts.uid)).collect()
     }
 
     async fn execute(&self, set: &Value, plan: &Plan) -> Result<(), Status> {
@@ -207,11 +203,10 @@ impl ReplicaSets {
         }
     }
 
-    async fn delete_pod(&self, set: &Value, pod: &Value) -> Result<u64, Status> {
-        let options = delete_uid(pod["metadata"]["uid"].str());
-        match self.api.delete(&target(&self.pod_gvr, pod), &options).await {
+    async fn delete_pod(&self, set: &Value, pod: &Object) -> Result<u64, Status> {
+        let (options, name) = (delete_uid(&pod.facts.uid), pod.name());
+        match self.api.delete(&Target::new(&self.pod_gvr, pod.namespace(), name), &options).await {
             Ok(deleted) => {
-                let name = pod["metadata"]["name"].str();
                 self.recorder.normal(set, "SuccessfulDelete", format!("Deleted pod: {name}"));
                 Ok(deleted.revision)
             }

@@ -6,6 +6,9 @@ use async_trait::async_trait;
 use canopus_api::{Api, Gvr, Patch, Status, Time, Value, View, value};
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile, Recorder};
+use compact_str::CompactString;
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,19 +23,24 @@ pub(crate) async fn run(context: Arc<Context>) {
     let nodes = context.informer("", "v1", "nodes");
     let pods = context.informer("", "v1", "pods");
     let queue = Arc::new(Queue::default());
-    let (placed, all_nodes) = (queue.clone(), nodes.clone());
+    // The nodes that have such taints: few.
+    let tainted: Arc<Mutex<HashMap<CompactString, Vec<Value>>>> = Arc::default();
+    let (placed, known) = (queue.clone(), tainted.clone());
     pods.on_change(move |change| {
-        // Only pods on tainted nodes are of interest, and those are few.
         let Some(pod) = change.new else { return };
-        let tainted = |node: &str| all_nodes.by_key(node).is_some_and(|n| no_execute(&n.value()).next().is_some());
-        if pod.facts.field("spec.nodeName").is_some_and(tainted) {
+        if pod.facts.field("spec.nodeName").is_some_and(|node| known.lock().contains_key(node)) {
             placed.add(pod.key());
         }
     });
     let (changed, all_pods) = (queue.clone(), pods.clone());
     nodes.on_change(move |change| {
-        let taints = |o: &Arc<canopus_api::Object>| no_execute(&o.value()).cloned().collect::<Vec<_>>();
-        if change.old.map(taints).unwrap_or_default() == change.new.map(taints).unwrap_or_default() {
+        let name = change.object().facts.name.clone();
+        let taints: Vec<Value> = change.new.map(|n| no_execute(&n.value()).cloned().collect()).unwrap_or_default();
+        let before = match taints.is_empty() {
+            true => tainted.lock().remove(&name),
+            false => tainted.lock().insert(name, taints.clone()),
+        };
+        if before.unwrap_or_default() == taints {
             return;
         }
         for pod in View::list(&*all_pods, "") {

@@ -1,12 +1,18 @@
-//! Clusters for end-to-end tests: the real binary in a network namespace of its own, driven by the real kubectl.
+//! Clusters for end-to-end tests: the real binary in a network namespace of its own, driven by the real kubectl. And
+//! clusters without hosts: a control plane in this process ([`ControlPlane`]) and nodes that only say they run pods
+//! ([`SimulatedNodes`]).
 
 mod cluster;
+pub mod control_plane;
 mod host;
 pub mod leaks;
+pub mod nodes;
 mod stream;
 
 pub use cluster::{Cluster, Output, run};
+pub use control_plane::ControlPlane;
 pub use host::Host;
+pub use nodes::SimulatedNodes;
 pub use stream::Stream;
 
 use std::path::PathBuf;

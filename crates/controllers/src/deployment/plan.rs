@@ -102,7 +102,7 @@ fn clean_up(working: &mut Working) {
     let Some(limit) = working.deployment["spec"]["revisionHistoryLimit"].as_i64() else {
         return;
     };
-    let alive = working.old.iter().filter(|set| !crate::pods::is_deleting(&set.value));
+    let alive = working.old.iter().filter(|set| set.value["metadata"]["deletionTimestamp"].is_null());
     let mut alive: Vec<&Set> = alive.collect();
     alive.sort_by_key(|set| revision::number(set));
     let surplus = alive.len().saturating_sub(usize::try_from(limit).unwrap_or(0));

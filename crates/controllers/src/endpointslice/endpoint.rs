@@ -1,32 +1,36 @@
 //! One pod as an endpoint.
 
-use crate::pods;
-use canopus_api::{Value, value};
+use crate::context::condition;
+use canopus_api::{Object, Value, value};
 
 /// Whether nothing changed that the endpoint of a pod depends on, besides labels.
-pub(super) fn same(old: &Value, new: &Value) -> bool {
-    const PATHS: [&[&str]; 7] = [
-        &["status", "podIPs"],
-        &["status", "phase"],
-        &["metadata", "uid"],
-        &["spec", "nodeName"],
-        &["spec", "hostname"],
-        &["spec", "subdomain"],
-        &["spec", "containers"],
-    ];
-    pods::is_ready(old) == pods::is_ready(new)
-        && pods::is_deleting(old) == pods::is_deleting(new)
-        && PATHS.iter().all(|path| old.path(path) == new.path(path))
+pub(super) fn same(old: &Object, new: &Object) -> bool {
+    const PATHS: [&[&str]; 4] =
+        [&["status", "podIPs"], &["spec", "hostname"], &["spec", "subdomain"], &["spec", "containers"]];
+    let (before, after) = (&old.facts, &new.facts);
+    let facts = before.ready.is_some() == after.ready.is_some()
+        && before.deleting == after.deleting
+        && before.uid == after.uid
+        && ["status.phase", "spec.nodeName"].iter().all(|field| before.field(field) == after.field(field));
+    if !facts {
+        return false;
+    }
+    let (old, new) = (old.value(), new.value());
+    PATHS.iter().all(|path| old.path(path) == new.path(path))
+}
+
+fn is_ready(pod: &Value) -> bool {
+    condition(&pod["status"], "Ready")["status"].str() == "True"
 }
 
 /// The pod's endpoint in an address family; None when it has no address there, is over or not yet anywhere.
 pub(super) fn of(service: &Value, pod: &Value, family: &str, zone: Option<String>) -> Option<Value> {
-    if pods::is_finished(pod) {
+    if matches!(pod["status"]["phase"].str(), "Succeeded" | "Failed") {
         return None;
     }
     let address = address(pod, family)?;
     let publish = service["spec"]["publishNotReadyAddresses"].bool();
-    let (ready, terminating) = (pods::is_ready(pod), pods::is_deleting(pod));
+    let (ready, terminating) = (is_ready(pod), !pod["metadata"]["deletionTimestamp"].is_null());
     let (meta, spec) = (&pod["metadata"], &pod["spec"]);
     let mut endpoint = value!({
         "addresses": [address],

@@ -13,25 +13,41 @@ pub(super) fn grace(node: &Value) -> Duration {
     Duration::from_secs(if reported { 50 } else { 60 })
 }
 
-/// The last sign of life.
+/// The last sign of life, and what the node was like when all was well with it.
 pub(super) struct Probe {
     heartbeat: String,
-    renewed: String,
+    /// The revision of the node's lease.
+    lease: u64,
     at: Time,
+    /// The revision of the node when there was nothing to do about it.
+    settled: u64,
 }
 
 impl Probe {
     pub fn new(now: Time) -> Probe {
-        Probe { heartbeat: String::new(), renewed: String::new(), at: now }
+        Probe { heartbeat: String::new(), lease: 0, at: now, settled: 0 }
     }
 
-    /// Notes a new heartbeat or lease renewal; answers how long the node has been silent.
-    pub fn observe(&mut self, status: &Value, renewed: &str, now: Time) -> Duration {
+    /// Notes a renewal of the lease. Whether that is all there is to know: the node is as it was when all was well.
+    pub fn alive(&mut self, node: u64, lease: u64, now: Time) -> bool {
+        let renewed = lease != self.lease;
+        if renewed {
+            (self.lease, self.at) = (lease, now);
+        }
+        renewed && node == self.settled
+    }
+
+    /// Notes a new heartbeat; answers how long the node has been silent.
+    pub fn observe(&mut self, status: &Value, now: Time) -> Duration {
         let heartbeat = condition(status, "Ready")["lastHeartbeatTime"].str();
-        if heartbeat != self.heartbeat || renewed != self.renewed {
-            *self = Probe { heartbeat: heartbeat.into(), renewed: renewed.into(), at: now };
+        if heartbeat != self.heartbeat {
+            (self.heartbeat, self.at) = (heartbeat.into(), now);
         }
         now.since(self.at)
+    }
+
+    pub fn settle(&mut self, node: u64) {
+        self.settled = node;
     }
 }
 
@@ -127,9 +143,14 @@ mod tests {
     fn silence_makes_conditions_unknown() {
         let node = node("True", false, &[]);
         let mut probe = Probe::new(Time::from_unix(0));
-        assert_eq!(probe.observe(&node["status"], "a", Time::from_unix(10)), Duration::ZERO);
-        assert_eq!(probe.observe(&node["status"], "a", Time::from_unix(60)), grace(&node));
-        assert_eq!(probe.observe(&node["status"], "b", Time::from_unix(61)), Duration::ZERO);
+        assert_eq!(probe.observe(&node["status"], Time::from_unix(10)), Duration::ZERO);
+        assert_eq!(probe.observe(&node["status"], Time::from_unix(60)), grace(&node));
+        assert!(!probe.alive(5, 1, Time::from_unix(61)), "it is not known to be well");
+        assert_eq!(probe.observe(&node["status"], Time::from_unix(61)), Duration::ZERO);
+        probe.settle(5);
+        assert!(!probe.alive(5, 1, Time::from_unix(62)), "a lease that is not renewed is no sign of life");
+        assert!(probe.alive(5, 2, Time::from_unix(63)));
+        assert!(!probe.alive(6, 3, Time::from_unix(64)), "the node has changed");
         let conditions = unknown(&node, Time::from_unix(60));
         let reasons: Vec<&str> = conditions.iter().map(|c| c["reason"].str()).collect();
         let never = "NodeStatusNeverUpdated";

@@ -3,29 +3,29 @@
 use super::rank;
 use crate::context::{condition, controller_ref};
 use crate::pods;
-use canopus_api::{LabelSelector, Time, Value, value};
+use canopus_api::{LabelSelector, Object, Time, Value, value};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) struct Observed<'a> {
     pub set: &'a Value,
     /// All pods the set controls, finished and terminating ones too.
-    pub pods: &'a [Arc<Value>],
-    /// Pods of the sets under the same owner.
-    pub related: &'a [Arc<Value>],
+    pub pods: &'a [Arc<Object>],
+    /// Pods of the sets under the same owner; asked only if some are to go.
+    pub related: &'a (dyn Fn() -> Vec<Arc<Object>> + Sync),
     pub now: Time,
 }
 
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(super) struct Plan {
     pub create: usize,
-    pub delete: Vec<Arc<Value>>,
+    pub delete: Vec<Arc<Object>>,
     /// When the next pod becomes available by age alone.
     pub look_again: Option<Duration>,
 }
 
 impl Observed<'_> {
-    fn active(&self) -> impl Iterator<Item = &Arc<Value>> {
+    fn active(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.pods.iter().filter(|pod| pods::is_active(pod))
     }
 
@@ -36,16 +36,17 @@ impl Observed<'_> {
 
 pub(super) fn plan(observed: &Observed) -> Plan {
     let wanted = usize::try_from(observed.set["spec"]["replicas"].int()).unwrap_or(0);
-    let active: Vec<Arc<Value>> = observed.active().cloned().collect();
-    let delete = match active.len().saturating_sub(wanted) {
+    let active = observed.active().count();
+    let delete = match active.saturating_sub(wanted) {
         0 => Vec::new(),
         surplus => {
-            rank::deletion_order(active.clone(), observed.related, observed.now).into_iter().take(surplus).collect()
+            let order = rank::deletion_order(observed.active(), &(observed.related)(), observed.now);
+            order.into_iter().take(surplus).collect()
         }
     };
-    let waits = active.iter().filter_map(|pod| pods::available_in(pod, observed.min_ready(), observed.now));
+    let waits = observed.active().filter_map(|pod| pods::available_in(pod, observed.min_ready(), observed.now));
     let look_again = waits.filter(|wait| !wait.is_zero()).min();
-    Plan { create: wanted.saturating_sub(active.len()), delete, look_again }
+    Plan { create: wanted.saturating_sub(active), delete, look_again }
 }
 
 /// The pod that the set's template describes.
@@ -67,21 +68,21 @@ pub(super) fn pod(set: &Value) -> Value {
 pub(super) fn status(observed: &Observed, failure: Option<&str>) -> Value {
     let set = observed.set;
     let template = LabelSelector::from_map(&set["spec"]["template"]["metadata"]["labels"]);
-    let count = |test: &dyn Fn(&Value) -> bool| observed.active().filter(|pod| test(pod)).count();
-    let available =
-        |pod: &Value| pods::available_in(pod, observed.min_ready(), observed.now).is_some_and(|wait| wait.is_zero());
-    let active = count(&|_| true);
+    let (mut active, mut labelled, mut ready, mut available) = (0, 0, 0, 0);
+    for pod in observed.active() {
+        active += 1;
+        labelled += usize::from(template.matches(&pod.facts));
+        ready += usize::from(pod.facts.ready.is_some());
+        let wait = pods::available_in(pod, observed.min_ready(), observed.now);
+        available += usize::from(wait.is_some_and(|wait| wait.is_zero()));
+    }
     let mut status = value!({"replicas": active, "observedGeneration": &set["metadata"]["generation"]});
-    let counts = [
-        ("fullyLabeledReplicas", count(&|pod| template.matches_value(&pod["metadata"]["labels"]))),
-        ("readyReplicas", count(&pods::is_ready)),
-        ("availableReplicas", count(&available)),
-    ];
+    let counts = [("fullyLabeledReplicas", labelled), ("readyReplicas", ready), ("availableReplicas", available)];
     for (field, n) in counts.into_iter().filter(|(_, n)| *n > 0) {
         status.set(field, n);
     }
     if set["kind"].str() == "ReplicaSet" {
-        let terminating = observed.pods.iter().filter(|pod| pods::is_deleting(pod) && !pods::is_finished(pod)).count();
+        let terminating = observed.pods.iter().filter(|pod| pod.facts.deleting && !pods::is_finished(pod)).count();
         status.set("terminatingReplicas", terminating);
     }
     let conditions = conditions(observed, active, failure);
@@ -123,7 +124,7 @@ mod tests {
         })
     }
 
-    fn running(name: &str, ready_at: Option<i64>) -> Arc<Value> {
+    fn running(name: &str, ready_at: Option<i64>) -> Arc<Object> {
         let mut pod = value!({
             "metadata": {"name": name, "labels": {"app": "web"}, "uid": name}, "spec": {"nodeName": "n"},
             "status": {"phase": "Running"},
@@ -132,7 +133,7 @@ mod tests {
             let ready = value!({"type": "Ready", "status": "True", "lastTransitionTime": Time::from_unix(at)});
             pod.set_path(&["status", "conditions"], vec![ready]);
         }
-        Arc::new(pod)
+        Arc::new(Object::from_value(pod, &["spec.nodeName", "status.phase"], 1))
     }
 
     #[test]
@@ -142,8 +143,8 @@ mod tests {
         let table = [(5, 2, vec![]), (3, 0, vec![]), (1, 0, vec!["unready", "young"])];
         for (replicas, create, delete) in table {
             let set = set(replicas);
-            let plan = plan(&Observed { set: &set, pods: &pods, related: &[], now });
-            let deleted: Vec<&str> = plan.delete.iter().map(|p| p["metadata"]["name"].str()).collect();
+            let plan = plan(&Observed { set: &set, pods: &pods, related: &Vec::new, now });
+            let deleted: Vec<&str> = plan.delete.iter().map(|p| p.name()).collect();
             assert_eq!((plan.create, deleted), (create, delete), "{replicas}");
             assert_eq!(plan.look_again, Some(Duration::from_secs(5)));
         }
@@ -153,7 +154,7 @@ mod tests {
     fn status_counts_and_failures() {
         let set = set(4);
         let pods = [running("old", Some(0)), running("unready", None), running("young", Some(95))];
-        let observed = Observed { set: &set, pods: &pods, related: &[], now: Time::from_unix(100) };
+        let observed = Observed { set: &set, pods: &pods, related: &Vec::new, now: Time::from_unix(100) };
         let status = status(&observed, Some("quota"));
         let expected = value!({
             "replicas": 3, "fullyLabeledReplicas": 3, "readyReplicas": 2, "availableReplicas": 1,

@@ -1,7 +1,7 @@
 //! Which pods go first when there are too many (upstream `controller.ActivePodsWithRanks`).
 
 use crate::pods;
-use canopus_api::{Time, Value};
+use canopus_api::{Object, Time, Value};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,32 +10,40 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// `active` with the pod to delete first in front: unassigned, pending, unready, cheap, on a node crowded with
 /// `related` pods, ready for a short time, often restarted, young.
-pub(super) fn deletion_order(active: Vec<Arc<Value>>, related: &[Arc<Value>], now: Time) -> Vec<Arc<Value>> {
+pub(super) fn deletion_order<'a>(
+    active: impl Iterator<Item = &'a Arc<Object>>,
+    related: &[Arc<Object>],
+    now: Time,
+) -> Vec<Arc<Object>> {
     let mut crowd: HashMap<&str, usize> = HashMap::new();
     for pod in related.iter().filter(|pod| pods::is_active(pod)) {
-        *crowd.entry(pod["spec"]["nodeName"].str()).or_default() += 1;
+        *crowd.entry(node(pod)).or_default() += 1;
     }
-    let mut active = active;
+    let mut active: Vec<Arc<Object>> = active.cloned().collect();
     active.sort_by_cached_key(|pod| {
-        let node = pod["spec"]["nodeName"].str();
-        let phase = match pod["status"]["phase"].str() {
-            "Pending" => 0,
-            "Unknown" => 1,
+        let phase = match pod.facts.field("status.phase") {
+            Some("Pending") => 0,
+            Some("Unknown") => 1,
             _ => 2,
         };
+        let value = pod.value();
         (
-            !node.is_empty(),
+            !node(pod).is_empty(),
             phase,
-            pods::is_ready(pod),
-            deletion_cost(pod),
-            Reverse(crowd.get(node).copied().unwrap_or(0)),
-            pods::ready_since(pod).map_or(-1, |at| age_class(at, now)),
-            Reverse(pods::restarts(pod)),
-            age_class(pods::created(pod), now),
-            pod["metadata"]["uid"].str().to_string(),
+            pod.facts.ready.is_some(),
+            deletion_cost(&value),
+            Reverse(crowd.get(node(pod)).copied().unwrap_or(0)),
+            pod.facts.ready.map_or(-1, |at| age_class(at, now)),
+            Reverse(pods::restarts(&value)),
+            age_class(pods::created(&value), now),
+            pod.facts.uid.clone(),
         )
     });
     active
+}
+
+fn node(pod: &Object) -> &str {
+    pod.facts.field("spec.nodeName").unwrap_or_default()
 }
 
 fn deletion_cost(pod: &Value) -> i64 {

@@ -1,0 +1,174 @@
+//! `density`: a Deployment of 10,000 replicas on 5,000 simulated nodes, from its creation until the server has been told
+//! of every pod that it runs; every write durable. Then 30,000 more, to see whether the rate holds as the cluster
+//! fills. In one process, without a network; what is spent on whom is told by threads.
+//!
+//! `CANOPUS_DENSITY=nodes,pods,more` measures another size.
+
+use anyhow::{Context, Result, ensure};
+use canopus_api::{Api, Gvr, ListOptions, Patch, Status, Target, Value, WriteOptions, value};
+use canopus_benches::{Report, progress, usage};
+use canopus_testkit::control_plane::{ControlPlane, Threads};
+use canopus_testkit::nodes::SimulatedNodes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+
+const GOAL: f64 = 3307.0;
+
+struct Size {
+    nodes: usize,
+    pods: usize,
+    more: usize,
+}
+
+impl Size {
+    fn chosen() -> Result<Size> {
+        let text = std::env::var("CANOPUS_DENSITY").unwrap_or_else(|_| "5000,10000,30000".into());
+        let numbers: Vec<usize> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+        let [nodes, pods, more] = numbers[..] else { anyhow::bail!("CANOPUS_DENSITY is not nodes,pods,more") };
+        Ok(Size { nodes, pods, more })
+    }
+}
+
+/// Threads of one component, named after it.
+fn threads(name: &'static str) -> Result<Runtime> {
+    Ok(Builder::new_multi_thread().worker_threads(2).thread_name(name).enable_all().build()?)
+}
+
+fn failed(error: Status) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
+}
+
+fn deployment(replicas: usize) -> Value {
+    let resources = value!({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "128Mi"}});
+    value!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "replicas": i64::try_from(replicas).unwrap_or(i64::MAX),
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{
+                    "name": "app", "image": "registry.example/web:1.2.3", "resources": resources,
+                    "ports": [{"containerPort": 8080, "name": "http"}],
+                    "env": [{"name": "PORT", "value": "8080"}, {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+                    "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 5},
+                }]},
+            },
+        },
+    })
+}
+
+fn deployments(name: &str) -> Target {
+    Target::new(&Gvr::new("apps", "v1", "deployments"), "default", name)
+}
+
+async fn account(admin: &Arc<dyn Api>) {
+    let target = Target::new(&Gvr::new("", "v1", "serviceaccounts"), "default", "default");
+    while admin.get(&target).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// CPU time by thread name.
+fn by_thread() -> Result<BTreeMap<String, Duration>> {
+    let mut all = BTreeMap::new();
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let dir = task?.path();
+        let (Ok(name), Ok(stat)) =
+            (std::fs::read_to_string(dir.join("comm")), std::fs::read_to_string(dir.join("schedstat")))
+        else {
+            continue;
+        };
+        let nanos = stat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        *all.entry(name.trim().to_owned()).or_default() += Duration::from_nanos(nanos);
+    }
+    Ok(all)
+}
+
+/// One wave of pods: from `cause` until all run.
+async fn wave(
+    report: &Report,
+    name: &str,
+    nodes: &SimulatedNodes,
+    pods: usize,
+    cause: impl Future<Output = Result<(), Status>>,
+) -> Result<()> {
+    let before = nodes.count();
+    let (cpu, threads, began) = (usage::own_cpu()?, by_thread()?, Instant::now());
+    cause.await.map_err(failed)?;
+    let all = async {
+        let mut look = tokio::time::interval(Duration::from_secs(2));
+        loop {
+            tokio::select! {
+                () = nodes.ran(before + pods) => return,
+                _ = look.tick() => progress!("{name}: {} of {pods} after {:.1?}", nodes.count() - before, began.elapsed()),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(900), all).await.context("the pods do not run")?;
+    let took = began.elapsed();
+    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / pods as f64;
+    report.goal(&format!("{name}_pods"), pods as f64 / took.as_secs_f64(), "1/s", GOAL);
+    report.goal(&format!("{name}_cpu_per_pod"), each(usage::own_cpu()? - cpu), "us", 605.0);
+    for (thread, now) in by_thread()? {
+        let spent = now.saturating_sub(threads.get(&thread).copied().unwrap_or_default());
+        if each(spent) >= 1.0 {
+            report.figure(&format!("{name}_cpu_per_pod_{thread}"), each(spent), "us");
+        }
+    }
+    Ok(())
+}
+
+async fn measure(report: &Report, size: &Size, plane: &ControlPlane, nodes: &SimulatedNodes) -> Result<()> {
+    let admin = plane.admin();
+    account(&admin).await;
+    usage::reset_peak(std::process::id())?;
+    let options = WriteOptions::default();
+    wave(report, "first", nodes, size.pods, async {
+        admin.create(&deployments(""), deployment(size.pods), &options).await.map(|_| ())
+    })
+    .await?;
+    if size.more > 0 {
+        wave(report, "more", nodes, size.more, async {
+            let replicas = i64::try_from(size.pods + size.more).unwrap_or(i64::MAX);
+            let patch = Patch::Merge(value!({"spec": {"replicas": replicas}}));
+            admin.patch(&deployments("web"), patch, &options).await.map(|_| ())
+        })
+        .await?;
+    }
+    report.figure("peak", usage::peak(std::process::id()), "MB");
+    let pods = admin.list(&Target::new(&Gvr::new("", "v1", "pods"), "", ""), &ListOptions::default()).await;
+    let pods = pods.map_err(failed)?.items;
+    let running = pods.iter().filter(|p| p.facts.field("status.phase") == Some("Running")).count();
+    ensure!(running == size.pods + size.more, "{running} of {} pods run", pods.len());
+    let body: usize = pods.iter().map(|p| p.body().len()).sum();
+    report.figure("pod_size", body as f64 / pods.len() as f64, "bytes");
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let size = Size::chosen()?;
+    let report = Report::new("density");
+    let dir = tempfile::tempdir()?;
+    let (main, server, controllers) = (threads("nodes")?, threads("apiserver")?, threads("controllers")?);
+    let scheduler = threads("scheduler")?;
+    main.block_on(async {
+        let handles = Threads {
+            server: server.handle().clone(),
+            controllers: controllers.handle().clone(),
+            scheduler: scheduler.handle().clone(),
+        };
+        let plane = ControlPlane::start(dir.path(), "100.64.0.0/10", &handles).await?;
+        let began = Instant::now();
+        let nodes = SimulatedNodes::join(size.nodes, |name| std::future::ready(Ok(plane.node(&name)))).await;
+        let nodes = nodes.map_err(failed)?;
+        progress!("{} nodes joined in {:.1?}", size.nodes, began.elapsed());
+        measure(&report, &size, &plane, &nodes).await
+    })?;
+    for runtime in [main, server, controllers, scheduler] {
+        runtime.shutdown_background();
+    }
+    Ok(())
+}
