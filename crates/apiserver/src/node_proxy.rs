@@ -2,21 +2,18 @@
 //! (WebSocket, SPDY) are passed through byte by byte.
 
 use crate::http::Body;
+use crate::outgoing::forward::{Backend, forward};
+use crate::outgoing::resolve::Endpoint;
 use canopus_api::{Result, Status, Value};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 /// How to reach nodes: TLS that trusts the cluster's CA and shows the API server's client certificate.
 pub struct NodeProxy {
-    connector: TlsConnector,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 /// A node's agent.
@@ -42,7 +39,7 @@ pub fn address(node: &Value) -> Result<Address> {
 
 impl NodeProxy {
     pub fn new(tls: Arc<rustls::ClientConfig>) -> NodeProxy {
-        NodeProxy { connector: TlsConnector::from(tls) }
+        NodeProxy { tls }
     }
 
     /// Sends the request to `path_and_query` on the node and passes its answer back.
@@ -52,39 +49,15 @@ impl NodeProxy {
         path_and_query: &str,
         request: Request<Incoming>,
     ) -> Result<Response<Body>> {
-        let failed = |e: &dyn std::fmt::Display| Status::internal(format!("error dialing backend: {e}"));
-        let connect = TcpStream::connect((to.ip, to.port));
-        let stream = tokio::time::timeout(Duration::from_secs(10), connect).await;
-        let stream = stream.map_err(|_| failed(&"i/o timeout"))?.map_err(|e| failed(&e))?;
-        let _ = stream.set_nodelay(true);
-        let stream = self.connector.connect(ServerName::from(to.ip), stream).await.map_err(|e| failed(&e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
-        tokio::spawn(connection.with_upgrades());
-
-        let (mut parts, body) = request.into_parts();
-        let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let outgoing = outgoing(&parts.method, &parts.headers, to, path_and_query, body)?;
-        let mut answer = sender.send_request(outgoing).await.map_err(|e| failed(&e))?;
-        if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS
-            && let Some(client) = upgrade
-        {
-            let node = hyper::upgrade::on(&mut answer);
-            tokio::spawn(async move {
-                if let (Ok(client), Ok(node)) = tokio::join!(client, node) {
-                    let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-                    // Either side may simply go away; that ends the session, it is no error.
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
-                }
-            });
-            let (parts, _) = answer.into_parts();
-            return Ok(Response::from_parts(parts, crate::http::empty()));
-        }
-        let (mut parts, body) = answer.into_parts();
-        for hop in [header::CONNECTION, header::TRANSFER_ENCODING] {
-            parts.headers.remove(hop);
-        }
-        Ok(Response::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
+        let backend = Backend {
+            endpoint: Endpoint { host: to.ip.to_string(), port: to.port },
+            tls: Some(self.tls.clone()),
+            server_name: to.ip.to_string(),
+            host: None,
+        };
+        let backend = Backend { host: Some(backend.authority()), ..backend };
+        let answer = forward(&backend, path_and_query, request, |_| {}).await;
+        answer.map_err(|why| Status::internal(format!("error dialing backend: {why}")))
     }
 }
 
@@ -112,29 +85,6 @@ pub async fn checked(answer: Response<Body>) -> Result<Response<Body>> {
         http::StatusCode::NOT_FOUND => Status::new(404, "NotFound", said),
         _ => Status::new(code.as_u16(), "", said),
     })
-}
-
-fn outgoing(
-    method: &Method,
-    headers: &HeaderMap,
-    to: &Address,
-    path_and_query: &str,
-    body: Incoming,
-) -> Result<Request<Incoming>> {
-    let uri: Uri = path_and_query.parse().map_err(|_| Status::bad_request("the path cannot be proxied"))?;
-    let mut request = Request::new(body);
-    *request.method_mut() = method.clone();
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers.clone();
-    let out = request.headers_mut();
-    // The client's credentials are for us; the node gets ours by TLS.
-    out.remove(header::AUTHORIZATION);
-    let host = match to.ip {
-        IpAddr::V4(ip) => format!("{ip}:{}", to.port),
-        IpAddr::V6(ip) => format!("[{ip}]:{}", to.port),
-    };
-    out.insert(header::HOST, HeaderValue::from_str(&host).map_err(Status::internal)?);
-    Ok(request)
 }
 
 #[cfg(test)]

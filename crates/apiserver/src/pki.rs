@@ -46,7 +46,7 @@ pub enum Error {
 type Result<T> = std::result::Result<T, Error>;
 
 /// A certificate and its private key, in PEM: what a kubeconfig embeds.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub certificate_pem: String,
     pub key_pem: String,
@@ -326,7 +326,7 @@ fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>> {
     Ok(Arc::new(roots))
 }
 
-fn parts(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+pub(crate) fn parts(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let chain: std::result::Result<Vec<_>, _> =
         CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes()).collect();
     Ok((chain.map_err(tls)?, PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(tls)?))

@@ -5,6 +5,7 @@ use crate::authn::Authenticator;
 use crate::authz::{Attributes, Authorizer, Decision, forbidden};
 use crate::cache::Cache;
 use crate::http::limits::Inflight;
+use crate::outgoing::Outgoing;
 use crate::service_ips::ServiceIps;
 use crate::settings::Settings;
 use crate::storage;
@@ -147,6 +148,8 @@ pub struct Server {
     pub settings: Settings,
     pub inflight: Inflight,
     pub metrics: crate::metrics::Metrics,
+    /// For calling webhooks, extension servers and whom proxies lead to.
+    pub outgoing: Outgoing,
     /// Cancelled when the server is about to stop: watches over the network end.
     pub closing: CancellationToken,
     /// Set once start-up objects are in place.
@@ -206,6 +209,11 @@ impl Server {
                 Served { resource: *resource, stored_as, info, schema, prefix, cache, presented: Presented::default() };
             served.insert(info.gvr(), Arc::new(resource));
         }
+        let cache = |group, version, plural| {
+            let found = served.get(&Gvr::new(group, version, plural)).and_then(|s: &Arc<Served>| s.cache.clone());
+            found.ok_or_else(Status::no_such_resource)
+        };
+        let outgoing = Outgoing::new(cache("", "v1", "services")?, cache("discovery.k8s.io", "v1", "endpointslices")?);
         let service_ips = ServiceIps::new(&settings.service_cidr).map_err(Status::internal)?;
         Ok(Arc::new(Server {
             runtime: tokio::runtime::Handle::current(),
@@ -217,6 +225,7 @@ impl Server {
             inflight: Inflight::new(&settings),
             settings,
             metrics: crate::metrics::Metrics::default(),
+            outgoing,
             closing: CancellationToken::new(),
             ready: false.into(),
         }))

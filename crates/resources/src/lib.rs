@@ -1,6 +1,8 @@
 //! Every API resource, one file each: what it is called, how it is defaulted, prepared, validated and printed.
 //! Pure: no I/O, no clock, no randomness. Routes, discovery, tables and docs are derived from [`ALL`].
 
+pub mod admissionregistration;
+pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
@@ -34,6 +36,9 @@ pub static ALL: &[&dyn Resource] = &[
     &core::secret::Secret,
     &core::serviceaccount::ServiceAccount,
     &core::service::Service,
+    &admissionregistration::mutatingwebhookconfiguration::MutatingWebhookConfiguration,
+    &admissionregistration::validatingwebhookconfiguration::ValidatingWebhookConfiguration,
+    &apiregistration::apiservice::APIService,
     &apps::deployment::Deployment,
     &apps::replicaset::ReplicaSet,
     &authentication::selfsubjectreview::SelfSubjectReview,

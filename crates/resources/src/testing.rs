@@ -47,7 +47,13 @@ fn samples() -> Vec<Value> {
     let attributes = value!({"namespace": "n", "fieldSelector": {"requirements": [{"key": "a", "operator": "In", "values": ["b"]}]},
         "labelSelector": {"rawSelector": "a=b", "requirements": []}});
     let address = value!({"ip": "1.2.3.4", "hostname": "h", "nodeName": "n"});
+    let hook = value!({"name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"], "matchConditions": [{"name": "a", "expression": "b"}],
+        "clientConfig": {"url": "https://a", "service": {"namespace": "n", "name": "s", "path": "/a/b"}}, "objectSelector": {"matchLabels": {"a": "b"}},
+        "rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*", "a"], "scope": "*"}]});
     vec![
+        value!({"kind": "MutatingWebhookConfiguration", "webhooks": [(&hook)]}),
+        value!({"kind": "ValidatingWebhookConfiguration", "webhooks": [hook]}),
+        value!({"kind": "APIService", "spec": {"group": "a.b", "version": "v1", "caBundle": "YQ==", "service": {"name": "s"}}, "status": {"conditions": [{"type": "Available"}]}}),
         value!({"kind": "Service", "spec": spec, "status": balancer}),
         value!({"kind": "Namespace", "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
         value!({"kind": "Secret", "type": "kubernetes.io/dockercfg", "data": {".dockercfg": "e30="}, "stringData": {"a": "b"}}),

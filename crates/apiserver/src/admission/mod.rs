@@ -13,7 +13,7 @@ pub mod taint_nodes_by_condition;
 
 use crate::user::User;
 use async_trait::async_trait;
-use canopus_api::{Status, Value};
+use canopus_api::{DeleteOptions, Gvk, Status, Value, WriteOptions};
 use canopus_resources::Info;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,29 @@ pub struct Request<'a> {
     pub old: &'a Value,
     pub user: &'a User,
     pub dry_run: bool,
+    /// What the client asked for besides, as webhooks are told.
+    pub options: Options<'a>,
+}
+
+/// The options of a request.
+#[derive(Clone, Copy, Default)]
+pub enum Options<'a> {
+    #[default]
+    None,
+    Write(&'a WriteOptions),
+    Delete(&'a DeleteOptions),
 }
 
 impl Request<'_> {
     /// Whether this is about `group/plural` itself or, with `subresource`, a part of it.
     pub fn is(&self, group: &str, plural: &str, subresource: &str) -> bool {
         self.resource.group == group && self.resource.plural == plural && self.subresource == subresource
+    }
+
+    /// The kind of the object: that of the resource, or what its subresource takes.
+    pub fn kind(&self) -> Gvk {
+        let part = self.resource.subresource(self.subresource);
+        part.map_or_else(|| self.resource.gvk(), |s| Gvk::new(s.kind.0, s.kind.1, s.kind.2))
     }
 
     /// Upstream's refusal: 403 with this reason.

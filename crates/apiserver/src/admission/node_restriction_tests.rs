@@ -1,10 +1,22 @@
 use super::*;
+use crate::admission::Options;
 use crate::user::User;
 use canopus_api::value;
 
 fn request<'a>(operation: Operation, user: &'a User, object: Value, old: &'a Value) -> Request<'a> {
     let resource = canopus_resources::find("", "v1", "nodes").unwrap().info();
-    Request { operation, resource, subresource: "", namespace: "", name: "n1", object, old, user, dry_run: false }
+    Request {
+        operation,
+        resource,
+        subresource: "",
+        namespace: "",
+        name: "n1",
+        object,
+        old,
+        user,
+        dry_run: false,
+        options: Options::None,
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::admission::Options;
 use crate::authz::rbac::Policy;
 use crate::testing::Objects;
 use crate::user::User;
@@ -44,6 +45,7 @@ async fn ask(user: &str, plural: &str, object: Value, old: &Value) -> String {
         old,
         user: &user,
         dry_run: false,
+        options: Options::None,
     };
     plugin().validate(&request).await.err().map(|e| e.message).unwrap_or_default()
 }

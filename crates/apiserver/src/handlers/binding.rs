@@ -2,7 +2,7 @@
 
 use super::Written;
 use super::decode::{decode_as, place_namespace};
-use crate::admission::{Operation, Request};
+use crate::admission::{Operation, Options, Request};
 use crate::server::{Served, Server};
 use crate::user::User;
 use canopus_api::{Errors, Field, Gvk, Gvr, Object, Result, Status, Target, Value, WriteOptions, value};
@@ -37,6 +37,7 @@ impl Server {
             old: &Value::Null,
             user,
             dry_run: options.dry_run,
+            options: Options::Write(options),
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;

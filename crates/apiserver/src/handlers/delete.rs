@@ -1,7 +1,7 @@
 //! delete and deletecollection: grace, finalizers, propagation.
 
 use super::deletion::{self, Plan};
-use crate::admission::{Operation, Request};
+use crate::admission::{Operation, Options, Request};
 use crate::fresh::Fresh;
 use crate::server::{Served, Server};
 use crate::user::User;
@@ -44,7 +44,7 @@ impl Server {
     ) -> Result<Deleted> {
         check_preconditions(served, old, options)?;
         let before = old.value();
-        let request = Request {
+        let mut request = Request {
             operation: Operation::Delete,
             resource: served.info,
             subresource: "",
@@ -54,8 +54,11 @@ impl Server {
             old: &before,
             user,
             dry_run: options.dry_run,
+            options: Options::Delete(options),
         };
-        self.gates.get()?.admission.validate(&request).await?;
+        let gates = self.gates.get()?;
+        gates.admission.admit(&mut request).await?;
+        gates.admission.validate(&request).await?;
         match deletion::plan(served.resource, &before, options, self.surroundings.now()) {
             Plan::Pending => Ok(Deleted { object: old.clone(), gone: false }),
             Plan::Mark(marked) if marked == *before => Ok(Deleted { object: old.clone(), gone: false }),

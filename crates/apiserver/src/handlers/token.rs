@@ -2,7 +2,7 @@
 
 use super::Written;
 use super::decode::{decode_as, place_namespace};
-use crate::admission::{Operation, Request};
+use crate::admission::{Operation, Options, Request};
 use crate::server::{Served, Server, TokenClaims};
 use crate::user::User;
 use canopus_api::api::split_api_version;
@@ -39,6 +39,7 @@ impl Server {
             old: &Value::Null,
             user,
             dry_run: options.dry_run,
+            options: Options::Write(options),
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;

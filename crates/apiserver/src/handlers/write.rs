@@ -2,7 +2,7 @@
 
 use super::Written;
 use super::decode::{decode_as, decode_patched, same_name, same_namespace};
-use crate::admission::{Operation, Request};
+use crate::admission::{Operation, Options, Request};
 use crate::authz::Attributes;
 use crate::fresh::Fresh;
 use crate::server::{EVENT_TTL, Served, Server};
@@ -89,6 +89,7 @@ impl Server {
             old: &Value::Null,
             user,
             dry_run: options.dry_run,
+            options: Options::Write(options),
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
@@ -390,6 +391,7 @@ impl Server {
             old: &before,
             user,
             dry_run: options.dry_run,
+            options: Options::Write(options),
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;

@@ -1,6 +1,6 @@
 //! HTTP: from bytes to handlers and back.
 
-mod body;
+pub(crate) mod body;
 mod compress;
 mod encode;
 mod gather;
@@ -17,6 +17,7 @@ pub use body::{Body, empty, full};
 
 use crate::authn::Credentials;
 use crate::authz::Attributes;
+use crate::notes::{Notes, noting};
 use crate::request_info::{self, RequestInfo};
 use crate::server::{Server, TokenIssuer};
 use crate::user::User;
@@ -46,14 +47,17 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
     let query = query::Query::parse(&raw_query);
     info.select(query.field_selector().unwrap_or_default(), query.label_selector().unwrap_or_default());
     let headers = request.headers().clone();
+    let notes = Arc::new(Notes::default());
     let answer = match limits::deadline(&info, &query, server.settings.request_timeout) {
         Err(status) => Err(status),
         Ok(deadline) => {
             let work = admitted(server.clone(), certificate, info.clone(), query, request);
+            let work = noting(notes.clone(), work);
             in_time(tokio::spawn(work), deadline).await
         }
     };
-    let response = answer.unwrap_or_else(|status| negotiate::status(&headers, &status));
+    let mut response = answer.unwrap_or_else(|status| negotiate::status(&headers, &status));
+    resource::warn(&mut response, &notes.take_warnings());
     if info.is_resource && server.served.contains_key(&info.target.gvr) {
         let verb = metric_verb(&info.verb);
         server.metrics.request(verb, &info.target, response.status().as_u16(), started.elapsed());

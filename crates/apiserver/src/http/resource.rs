@@ -174,7 +174,7 @@ fn with_unknown(served: &Served, tree: &Value, problems: Vec<String>, validation
 }
 
 /// `Warning: 299 - "text"` (RFC 7234).
-fn warn(response: &mut Response<Body>, warnings: &[String]) {
+pub(super) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     for text in warnings.iter().take(100) {
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {

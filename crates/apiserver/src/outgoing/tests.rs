@@ -1,0 +1,131 @@
+//! The client against a TLS server with an authority of its own.
+
+use super::*;
+use crate::pki::{self, Pki};
+use crate::testing::server;
+use canopus_api::value;
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::net::TcpListener;
+
+/// Answers `answer` with the request's path in it, and counts connections.
+async fn listen(code: u16, answer: &'static str) -> (u16, String, Arc<AtomicUsize>) {
+    let dir = tempfile::tempdir().unwrap();
+    let now = crate::surroundings::System;
+    let pki = Pki::open(dir.path(), crate::surroundings::Surroundings::now(&now)).unwrap();
+    let identity = pki.api_server(&[], &[]).unwrap();
+    let tls = tokio_rustls::TlsAcceptor::from(pki::server_config(&identity, pki.ca_pem()).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let tls = tls.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = tls.accept(stream).await else { return };
+                let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                    let path = request.uri().to_string();
+                    let _ = request.into_body().collect().await;
+                    let text = answer.replace("PATH", &path);
+                    Ok::<_, std::convert::Infallible>(
+                        Response::builder().status(code).body(Full::new(Bytes::from(text))).unwrap(),
+                    )
+                });
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    (port, pki.ca_pem().to_string(), connections)
+}
+
+const SECOND: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_webhook_is_asked_over_one_connection() {
+    let server = server().await;
+    let (port, ca, connections) = listen(200, r#"{"path": "PATH"}"#).await;
+    let to = Destination::url(&format!("https://127.0.0.1:{port}/ask"), Trust::bundle(ca.as_bytes())).unwrap();
+    for _ in 0..3 {
+        let answer = server.outgoing.post(&to, &value!({"a": 1}), SECOND).await.unwrap();
+        assert_eq!(answer["path"].str(), "/ask?timeout=10s");
+    }
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn failures_in_upstreams_words() {
+    let server = server().await;
+    let (port, ca, _) = listen(500, "broken").await;
+    let ask = async |to: &Destination| server.outgoing.post(to, &value!({}), SECOND).await.unwrap_err();
+    let url = format!("https://127.0.0.1:{port}/");
+    let refused = ask(&Destination::url(&url, Trust::bundle(ca.as_bytes())).unwrap()).await;
+    let Failure::Refused(status) = &refused else { panic!("{refused}") };
+    assert_eq!(status.code, 500);
+    assert_eq!(refused.to_string(), r#"an error on the server ("broken") has prevented the request from succeeding"#);
+
+    let (_, other, _) = listen(200, "").await;
+    let stranger = ask(&Destination::url(&url, Trust::bundle(other.as_bytes())).unwrap()).await.to_string();
+    let why = "tls: failed to verify certificate: x509: certificate signed by unknown authority";
+    assert_eq!(stranger, format!("Post \"https://127.0.0.1:{port}/?timeout=10s\": {why}"));
+    let wrong = Destination::url(&format!("https://localhost.localdomain:{port}"), Trust::bundle(ca.as_bytes()));
+    assert!(wrong.is_ok());
+    let garbage = ask(&Destination::url(&url, Trust::bundle(b"x")).unwrap()).await.to_string();
+    assert!(garbage.ends_with("unable to load root certificates: unable to parse bytes as PEM block"), "{garbage}");
+    assert!(server.outgoing.post(&Destination::url(&url, Trust::Anybody).unwrap(), &value!({}), SECOND).await.is_err());
+
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let closed = ask(&Destination::url(&format!("https://127.0.0.1:{closed}/"), Trust::Anybody).unwrap()).await;
+    assert!(closed.to_string().ends_with("connect: connection refused"), "{closed}");
+    let config = value!({"service": {"namespace": "n", "name": "s", "path": "/x", "port": 8443}, "caBundle": ""});
+    let nowhere = ask(&Destination::of_client_config(&config).unwrap()).await.to_string();
+    assert!(
+        nowhere == r#"Post "https://s.n.svc:8443/x?timeout=10s": service "s" not found"#
+            || nowhere.contains("root certificates"),
+        "{nowhere}"
+    );
+}
+
+#[tokio::test]
+async fn who_does_not_answer_is_not_waited_for() {
+    let server = server().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let to = Destination::url(&url, Trust::Anybody).unwrap();
+    let late = server.outgoing.post(&to, &value!({}), Duration::from_millis(20)).await.unwrap_err();
+    assert!(matches!(late, Failure::Timeout(_)));
+    assert!(late.to_string().ends_with("/?timeout=1s\": context deadline exceeded"), "{late}");
+}
+
+#[tokio::test]
+async fn a_service_leads_to_a_ready_endpoint() {
+    let server = server().await;
+    let admin = crate::LocalApi::shared(server.clone(), crate::User::new("a", &[crate::user::MASTERS]), "tests");
+    let create = async |group: &str, plural: &str, object: Value| {
+        let target = canopus_api::Target::new(&canopus_api::Gvr::new(group, "v1", plural), "default", "");
+        admin.create(&target, object, &Default::default()).await.unwrap()
+    };
+    let ports = value!([{"name": "web", "port": 443, "targetPort": 8443}]);
+    create("", "services", value!({"metadata": {"name": "s"}, "spec": {"ports": ports}})).await;
+    let resolve = |port| server.outgoing.services().resolve("default", "s", port);
+    let cache = server.cache("", "v1", "services").unwrap();
+    cache.reached(server.store.revision()).await.unwrap();
+    assert_eq!(resolve(443).unwrap_err().message, r#"no endpoints available for service "s""#);
+    assert_eq!(resolve(80).unwrap_err().message, r#"no service port 80 found for service "s""#);
+    let last = create(
+        "discovery.k8s.io",
+        "endpointslices",
+        value!({
+            "metadata": {"name": "s-1", "labels": {"kubernetes.io/service-name": "s"}}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": false}}, {"addresses": ["10.0.0.2"]}],
+            "ports": [{"name": "web", "port": 8443}],
+        }),
+    );
+    let last = last.await.revision;
+    server.cache("discovery.k8s.io", "v1", "endpointslices").unwrap().reached(last).await.unwrap();
+    assert_eq!(resolve(443).unwrap(), resolve::Endpoint { host: "10.0.0.2".into(), port: 8443 });
+}
