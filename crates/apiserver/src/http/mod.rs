@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 mod compress;
+mod connect;
 mod encode;
 mod gather;
 mod impersonate;
@@ -10,6 +11,7 @@ pub(crate) mod negotiate;
 mod query;
 mod resource;
 pub mod serve;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// One request with everything known about its sender.
 pub(crate) struct Call {
@@ -69,7 +72,8 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
 /// write half-way.
 async fn in_time(task: JoinHandle<Result<Response<Body>>>, deadline: Option<Duration>) -> Result<Response<Body>> {
     let done = match deadline {
-        None => task.await,
+        // Nothing that lasts as long as the client wishes writes; it ends with the client.
+        None => AbortOnDropHandle::new(task).await,
         Some(deadline) => match tokio::time::timeout(deadline, task).await {
             Ok(done) => done,
             Err(_) => return Err(Status::timeout("request did not complete within the allotted timeout")),

@@ -56,7 +56,7 @@ impl Query {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone()).unwrap_or_default()
     }
 
-    fn flag(&self, key: &str) -> bool {
+    pub(super) fn flag(&self, key: &str) -> bool {
         self.has(key) && !["false", "0"].contains(&self.get(key).as_str())
     }
 
@@ -268,7 +268,7 @@ impl Query {
     }
 
     /// All values of `key`.
-    fn all(&self, key: &str) -> Value {
+    pub(super) fn all(&self, key: &str) -> Value {
         self.0.iter().filter(|(k, v)| k == key && !v.is_empty()).map(|(_, v)| v.clone()).collect()
     }
 }

@@ -2,14 +2,13 @@
 
 use super::encode::{View, include_object};
 use super::negotiate::{self, Accept, Encoding, Shape};
-use super::{Body, Call, body};
+use super::{Body, Call, body, connect};
 use crate::handlers::Written;
 use crate::handlers::decode::{strictness, unrecognized};
 use crate::server::{Served, Server};
 use canopus_api::api::FieldValidation;
-use canopus_api::{FieldSelector, Gvk, Gvr, ListOptions, Patch, Result, Status, Target, Value, value};
+use canopus_api::{FieldSelector, Gvk, ListOptions, Patch, Result, Status, Target, Value, value};
 use canopus_resources::Verb;
-use canopus_resources::core::pod::connect;
 use futures::StreamExt;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -18,8 +17,8 @@ use std::sync::Arc;
 pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) -> Result<Response<Body>> {
     let target = unpinned(&call);
     let served = server.served(&target.gvr)?.clone();
-    if let Some(path) = node_path(&call, &target) {
-        return to_node(server, &call, &target, path, request).await;
+    if let Some(connect) = connect::of(&call, &target) {
+        return connect::answer(server, &call, &target, connect, request).await;
     }
     allowed(&served, &call, &target, request.method().as_str())?;
     let mut accept = match served.info.stored {
@@ -239,98 +238,4 @@ async fn delete(
     let status =
         value!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
     Ok(negotiate::respond(Accept { shape: Shape::Plain, ..view.accept }, StatusCode::OK, &status))
-}
-
-/// Where at the node a connecting subresource leads; None when the request isn't of that kind.
-enum NodePath {
-    Pod { verb: &'static str },
-    Node,
-}
-
-fn node_path(call: &Call, target: &Target) -> Option<NodePath> {
-    if !target.gvr.group.is_empty() {
-        return None;
-    }
-    let connects = matches!(call.info.verb.as_str(), "get" | "create");
-    match (target.gvr.resource.as_str(), target.subresource.as_str()) {
-        ("pods", "log") if call.info.verb == "get" => Some(NodePath::Pod { verb: "containerLogs" }),
-        ("pods", "exec") if connects => Some(NodePath::Pod { verb: "exec" }),
-        ("pods", "attach") if connects => Some(NodePath::Pod { verb: "attach" }),
-        ("pods", "portforward") if connects => Some(NodePath::Pod { verb: "portForward" }),
-        ("nodes", "proxy") => Some(NodePath::Node),
-        _ => None,
-    }
-}
-
-async fn to_node(
-    server: &Arc<Server>,
-    call: &Call,
-    target: &Target,
-    path: NodePath,
-    request: Request<Incoming>,
-) -> Result<Response<Body>> {
-    let nodes = Gvr::new("", "v1", "nodes");
-    let logs = matches!(path, NodePath::Pod { verb: "containerLogs" });
-    let (node, path) = match path {
-        NodePath::Node => {
-            let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
-            (target.name.to_string(), format!("/{}{query}", call.info.rest))
-        }
-        NodePath::Pod { verb } => {
-            let pod = server.get(&Target { subresource: "".into(), ..target.clone() }, None).await?;
-            let pod = pod.value();
-            let node = pod["spec"]["nodeName"].str().to_string();
-            let container = match verb {
-                "portForward" => "",
-                _ => connect::container(&pod, &call.query.get("container"))?,
-            };
-            if node.is_empty() {
-                return Err(Status::bad_request(format!("pod {} does not have a host assigned", target.name)));
-            }
-            (node, pod_path(verb, target, container, request.uri().query().unwrap_or("")))
-        }
-    };
-    let object = server.get(&Target::new(&nodes, "", &node), None).await?;
-    let address = crate::node_proxy::address(&object.value())?;
-    let answer = server.gates.get()?.nodes.forward(&address, &path, request).await?;
-    if logs { crate::node_proxy::checked(answer).await } else { Ok(answer) }
-}
-
-/// The node agent's path: upstream's kubelet API, with its parameter names.
-fn pod_path(verb: &str, target: &Target, container: &str, query: &str) -> String {
-    let mut path = format!("/{verb}/{}/{}", target.namespace, target.name);
-    if !container.is_empty() {
-        path += &format!("/{container}");
-    }
-    let renamed = query.split('&').filter(|p| !p.is_empty() && !p.starts_with("container=")).map(|pair| {
-        if verb == "containerLogs" || verb == "portForward" {
-            return pair.to_string();
-        }
-        match pair.split_once('=').unwrap_or((pair, "")) {
-            ("stdin", v) => format!("input={}", flag(v)),
-            ("stdout", v) => format!("output={}", flag(v)),
-            ("stderr", v) => format!("error={}", flag(v)),
-            ("tty", v) => format!("tty={}", flag(v)),
-            _ => pair.to_string(),
-        }
-    });
-    let query = renamed.collect::<Vec<_>>().join("&");
-    if query.is_empty() { path } else { format!("{path}?{query}") }
-}
-
-fn flag(value: &str) -> &'static str {
-    if ["1", "true", ""].contains(&value) { "1" } else { "0" }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn node_paths_use_the_agents_parameter_names() {
-        let target = Target::new(&Gvr::new("", "v1", "pods"), "ns", "p").subresource("exec");
-        let path = pod_path("exec", &target, "c", "command=ls&command=-l&container=c&stdin=true&stdout=true&tty=false");
-        assert_eq!(path, "/exec/ns/p/c?command=ls&command=-l&input=1&output=1&tty=0");
-        assert_eq!(pod_path("containerLogs", &target, "c", "follow=true"), "/containerLogs/ns/p/c?follow=true");
-    }
 }
