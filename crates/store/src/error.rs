@@ -19,6 +19,11 @@ pub enum Error {
     /// A write or fsync failed. Fatal: nothing further is read or written until the store is opened again.
     #[error("the store has failed: {0}")]
     Failed(Arc<str>),
+    /// The store's server can't be reached or doesn't answer. A write may have happened or not.
+    #[error("etcd is not available: {0}")]
+    Unavailable(Arc<str>),
+    #[error("{0}")]
+    Configuration(Arc<str>),
     #[error("the store is closed")]
     Closed,
     #[error("{} is in use by another process", path.display())]

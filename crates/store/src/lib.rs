@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is the boundary; [`sqlite::SqliteStore`] is the built-in implementation and [`memory::MemoryStore`] its
 //! twin without a disk. Both are the same engine (an in-memory index, a bounded window of events, group commit) over a
-//! different log. The store knows no kinds: a key is a string, a value is bytes.
+//! different log. [`etcd::EtcdStore`] keeps nothing but the window of events: the rest is etcd's. The store knows no kinds: a key is a string, a value is bytes.
 //!
 //! Revisions count as in etcd: an empty store is at revision 1, every write, deletions too, gets the next one.
 
@@ -10,6 +10,7 @@
 pub mod contract;
 mod engine;
 mod error;
+pub mod etcd;
 mod log;
 pub mod memory;
 pub mod sqlite;
@@ -47,11 +48,19 @@ pub trait Store: Send + Sync + 'static {
     /// the future. [`Error::Compacted`] if it is not newer than the compacted revision.
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error>;
 
-    /// Forgets what was superseded or deleted at or before `up_to`; reads at `up_to` itself still work. Returns when
-    /// the space is free again. A revision that is compacted already is no error.
+    /// Forgets what was superseded or deleted at or before `up_to`; reads at `up_to` itself still work. A revision that
+    /// is compacted already is no error.
     async fn compact(&self, up_to: Revision) -> Result<(), Error>;
 
-    /// The newest committed revision.
+    /// Whether it is this process's turn to compact up to there. Several that share a store take turns: to be asked
+    /// once per interval of compaction.
+    async fn may_compact(&self, up_to: Revision) -> Result<bool, Error>;
+
+    /// The newest committed revision, linearizable: no write that was acknowledged before this call, to whomever, has a
+    /// newer one.
+    async fn current(&self) -> Result<Revision, Error>;
+
+    /// The newest committed revision as far as this process knows; others who share the store may have written since.
     fn revision(&self) -> Revision;
 
     /// The newest compacted revision, 0 if there is none: the oldest one that can be read is the greater of this and 1.

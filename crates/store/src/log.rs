@@ -40,10 +40,17 @@ pub(crate) struct Scan {
     pub(crate) end: Arc<str>,
 }
 
-/// What a scan found, and the last revision that it covers.
+/// What a scan found, and the last revision that it covers. What the events replaced is filled in from the index if the
+/// log doesn't tell.
 pub(crate) struct Scanned {
-    pub(crate) records: Vec<Record>,
+    pub(crate) events: Vec<Event>,
     pub(crate) covered: Revision,
+}
+
+impl Record {
+    pub(crate) fn into_event(self) -> Event {
+        Event { revision: self.revision, key: self.key, version: self.version, previous: None }
+    }
 }
 
 /// A scan stops after this many records or bytes, so that a reader of old history costs bounded memory.

@@ -93,18 +93,18 @@ impl History for MemoryLog {
 
     async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
         let inner = self.0.read();
-        let mut records = Vec::new();
+        let mut events = Vec::new();
         let mut bytes = 0;
         for record in inner.records.range(scan.from..=scan.to).map(|(_, record)| record) {
             if *record.key < *scan.start || (!scan.end.is_empty() && record.key >= scan.end) {
                 continue;
             }
             bytes += record.version.as_ref().map_or(0, |version| version.value.len());
-            records.push(record.clone());
-            if records.len() >= SCAN_RECORDS || bytes >= SCAN_BYTES {
-                return Ok(Scanned { covered: record.revision, records });
+            events.push(record.clone().into_event());
+            if events.len() >= SCAN_RECORDS || bytes >= SCAN_BYTES {
+                return Ok(Scanned { covered: record.revision, events });
             }
         }
-        Ok(Scanned { records, covered: scan.to })
+        Ok(Scanned { events, covered: scan.to })
     }
 }

@@ -22,7 +22,7 @@ pub struct Version {
     pub mod_revision: Revision,
     /// Writes since creation, this one included: 1 is a newborn.
     pub version: u64,
-    /// When the store deletes the key by itself, in Unix milliseconds.
+    /// When the store deletes the key by itself, in Unix milliseconds, if that is known: etcd tells its writer only.
     pub expires_at: Option<u64>,
     /// What the writer said about the value; `None` when it was read from disk.
     pub facts: Option<Facts>,

@@ -3,12 +3,10 @@
 use super::expiry::Expiry;
 use super::index::{Garbage, Index};
 use super::queue::{Batch, Queue};
-use super::registry::Registry;
 use super::window::Window;
 use super::{Clock, Limits, PANICKED, Shared, State};
 use crate::log::{History, Log, Record};
 use crate::{Change, Error, Event, Expect, Outcome, Revision, Version, Write};
-use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,8 +148,7 @@ impl<L: Log> Committer<L> {
         })?;
         let window = Window::new(revision, limits.window_events, limits.window_bytes);
         let state = State { index, window, revision, compacted, over: None };
-        let registry = Mutex::new(Registry::default());
-        let shared = Arc::new(Shared { registry, state: RwLock::new(state), history, limits });
+        let shared = Arc::new(Shared::new(state, history, limits));
         // An interrupted compaction goes on.
         let compacting = compacted > 0;
         let committer = Committer {

@@ -25,9 +25,10 @@ use parking_lot::{Mutex, RwLock};
 use queue::Queue;
 use registry::Registry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::oneshot;
-use watcher::Watcher;
+use tokio::sync::{Notify, oneshot};
+pub(crate) use watcher::{SlotProgress, Watcher};
 use window::Window;
 
 /// Tells the time, in Unix milliseconds. Only expiry depends on it.
@@ -53,6 +54,26 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits { key: 4 << 10, value: 3 << 20, window_events: 1 << 16, window_bytes: 8 << 20 }
+    }
+}
+
+impl Limits {
+    pub(crate) fn check_key(&self, key: &str) -> Result<(), Error> {
+        match key.len() {
+            0 => Err(Error::EmptyKey),
+            size if size > self.key => Err(Error::TooLarge { what: "key", size, limit: self.key }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn check(&self, write: &Write) -> Result<(), Error> {
+        self.check_key(&write.key)?;
+        match &write.change {
+            crate::Change::Put { value, .. } if value.len() > self.value => {
+                Err(Error::TooLarge { what: "value", size: value.len(), limit: self.value })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -92,19 +113,78 @@ pub(crate) struct Shared {
     state: RwLock<State>,
     history: Arc<dyn History>,
     limits: Limits,
+    /// The newest revision that is known to exist, if that is more than the state's: events have yet to come here.
+    ahead: AtomicU64,
+    /// Something has been published; for those who wait for what is ahead.
+    arrived: Notify,
 }
 
 impl Shared {
-    fn check_key(&self, key: &str) -> Result<(), Error> {
-        match key.len() {
-            0 => Err(Error::EmptyKey),
-            size if size > self.limits.key => Err(Error::TooLarge { what: "key", size, limit: self.limits.key }),
-            _ => Ok(()),
+    fn new(state: State, history: Arc<dyn History>, limits: Limits) -> Shared {
+        let registry = Mutex::new(Registry::default());
+        let state = RwLock::new(state);
+        Shared { registry, state, history, limits, ahead: AtomicU64::new(0), arrived: Notify::new() }
+    }
+
+    /// The window and watches of a store whose history is made elsewhere. There is no index: the keys are there too.
+    pub(crate) fn following(revision: Revision, history: Arc<dyn History>, limits: Limits) -> Arc<Shared> {
+        let window = Window::new(revision, limits.window_events, limits.window_bytes);
+        let state = State { index: Index::default(), window, revision, compacted: 0, over: None };
+        Arc::new(Shared::new(state, history, limits))
+    }
+
+    pub(crate) fn usable(&self) -> Result<(), Error> {
+        self.state.read().usable()
+    }
+
+    /// Up to where events have been published.
+    pub(crate) fn revision(&self) -> Revision {
+        self.state.read().revision
+    }
+
+    pub(crate) fn compacted(&self) -> Revision {
+        self.state.read().compacted
+    }
+
+    /// The newest revision that is known to exist.
+    pub(crate) fn newest(&self) -> Revision {
+        self.revision().max(self.ahead.load(Ordering::Acquire))
+    }
+
+    /// Takes note that `revision` exists; returns the newest one known.
+    pub(crate) fn learn(&self, revision: Revision) -> Revision {
+        self.ahead.fetch_max(revision, Ordering::AcqRel).max(revision).max(self.revision())
+    }
+
+    /// Takes note of a compaction.
+    pub(crate) fn compacted_to(&self, revision: Revision) {
+        let mut state = self.state.write();
+        state.compacted = state.compacted.max(revision);
+        let dropped = state.window.trim(revision);
+        drop(state);
+        drop(dropped);
+    }
+
+    /// Nobody can tell what happened up to `revision`: every watch of any of it has lagged.
+    pub(crate) fn lose(&self, revision: Revision) {
+        let registry = self.registry.lock();
+        let mut wake: Vec<Arc<watcher::Slot>> = registry.all().filter(|slot| slot.from <= revision).cloned().collect();
+        let mut state = self.state.write();
+        let first = state.revision + 1;
+        let (number, dropped) = state.window.lose(revision);
+        state.revision = state.revision.max(revision);
+        wake.retain(|slot| slot.mark(number, first));
+        drop(state);
+        drop(registry);
+        drop(dropped);
+        for slot in wake {
+            slot.news.notify_one();
         }
+        self.arrived.notify_waiters();
     }
 
     /// Makes a durable group visible, to readers all at once, and wakes the watchers that it concerns.
-    fn publish(&self, records: &[Record], events: Arc<[Event]>) {
+    pub(crate) fn publish(&self, records: &[Record], events: Arc<[Event]>) {
         let mut registry = self.registry.lock();
         let mut wake = registry.matching(&events);
         let evicted;
@@ -124,10 +204,11 @@ impl Shared {
         for slot in wake {
             slot.news.notify_one();
         }
+        self.arrived.notify_waiters();
     }
 
     /// Ends everything: from now on every call answers `why`.
-    fn end(&self, why: Error) {
+    pub(crate) fn end(&self, why: Error) {
         let registry = self.registry.lock();
         let mut state = self.state.write();
         if state.over.is_none() {
@@ -135,6 +216,7 @@ impl Shared {
         }
         drop(state);
         registry.all().for_each(|slot| slot.wake_all());
+        self.arrived.notify_waiters();
     }
 
     /// The versions written at these revisions, without those that compaction has dropped.
@@ -259,13 +341,7 @@ pub(crate) trait Backed: Send + Sync + 'static {
 impl<T: Backed> Store for T {
     async fn commit(&self, write: Write) -> Result<Outcome, Error> {
         let engine = self.engine();
-        engine.shared.check_key(&write.key)?;
-        if let crate::Change::Put { value, .. } = &write.change
-            && value.len() > engine.shared.limits.value
-        {
-            let limit = engine.shared.limits.value;
-            return Err(Error::TooLarge { what: "value", size: value.len(), limit });
-        }
+        engine.shared.limits.check(&write)?;
         let (reply, answer) = oneshot::channel();
         engine.submit(Request::Write(Job { write, reply }));
         answer.await.unwrap_or_else(|_| Err(engine.lost()))
@@ -273,7 +349,7 @@ impl<T: Backed> Store for T {
 
     async fn get(&self, key: &str) -> Result<(Option<Arc<Version>>, Revision), Error> {
         let shared = &self.engine().shared;
-        shared.check_key(key)?;
+        shared.limits.check_key(key)?;
         let state = shared.state.read();
         state.usable()?;
         Ok((state.index.get(key).cloned(), state.revision))
@@ -301,11 +377,21 @@ impl<T: Backed> Store for T {
         answer.await.unwrap_or_else(|_| Err(engine.lost()))
     }
 
+    async fn may_compact(&self, _: Revision) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    async fn current(&self) -> Result<Revision, Error> {
+        let state = self.engine().shared.state.read();
+        state.usable()?;
+        Ok(state.revision)
+    }
+
     fn revision(&self) -> Revision {
-        self.engine().shared.state.read().revision
+        self.engine().shared.revision()
     }
 
     fn compacted(&self) -> Revision {
-        self.engine().shared.state.read().compacted
+        self.engine().shared.compacted()
     }
 }

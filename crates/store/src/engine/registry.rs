@@ -87,7 +87,7 @@ mod tests {
         let prefixes = ["", "/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/a/é", "/a/ê", "/b", "é", "/a/b/"];
         let mut registry = Registry::default();
         for prefix in prefixes {
-            registry.insert(&Arc::new(Slot::new(prefix)));
+            registry.insert(&Arc::new(Slot::new(prefix, 1)));
         }
         for key in ["/a/b/c/d", "/a/b", "/", "/a/éx", "/a/èx", "/a/z", "/abc", "x", "é", "0"] {
             let event = Event { revision: 1, key: key.into(), version: None, previous: None };

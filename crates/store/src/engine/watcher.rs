@@ -34,6 +34,8 @@ struct Position {
 /// Where the commit thread finds a watcher.
 pub(crate) struct Slot {
     pub(crate) prefix: Arc<str>,
+    /// The first revision to deliver.
+    pub(crate) from: Revision,
     position: Mutex<Position>,
     /// There is something to see.
     pub(crate) news: Notify,
@@ -42,9 +44,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(prefix: &str) -> Slot {
+    pub(crate) fn new(prefix: &str, from: Revision) -> Slot {
         let position = Position { pending: Pending::Nothing, done: 0, in_hand: None, closed: false };
-        Slot { prefix: prefix.into(), position: Mutex::new(position), news: Notify::new(), returned: Notify::new() }
+        Slot {
+            prefix: prefix.into(),
+            from,
+            position: Mutex::new(position),
+            news: Notify::new(),
+            returned: Notify::new(),
+        }
     }
 
     /// Group `number`, which begins at `first`, concerns this watcher. Returns whether it must be woken. The caller
@@ -72,8 +80,6 @@ pub(crate) struct Watcher {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
     end: Arc<str>,
-    /// The first revision to deliver.
-    from: Revision,
     ended: bool,
 }
 
@@ -87,15 +93,15 @@ enum Look {
 impl Watcher {
     pub(crate) fn start(shared: &Arc<Shared>, prefix: &str, from: Revision) -> Result<Watcher, Error> {
         let from = from.max(1);
-        let slot = Arc::new(Slot::new(prefix));
+        // Nothing happened at revision 1, the empty store's.
+        let slot = Arc::new(Slot::new(prefix, from.max(2)));
         let mut registry = shared.registry.lock();
         let state = shared.state.read();
         state.usable()?;
         if from <= state.compacted {
             return Err(Error::Compacted { requested: from, compacted: state.compacted });
         }
-        // Nothing happened at revision 1, the empty store's.
-        let from = from.max(2);
+        let from = slot.from;
         {
             let mut position = slot.position.lock();
             position.done = (from - 1).min(state.revision);
@@ -110,7 +116,7 @@ impl Watcher {
         registry.insert(&slot);
         drop(state);
         drop(registry);
-        Ok(Watcher { shared: shared.clone(), slot, end: prefix_end(prefix).into(), from, ended: false })
+        Ok(Watcher { shared: shared.clone(), slot, end: prefix_end(prefix).into(), ended: false })
     }
 
     /// The consumer is back: what it had in hand is dealt with.
@@ -159,7 +165,7 @@ impl Watcher {
     }
 
     fn wants(&self, event: &Event) -> bool {
-        event.revision >= self.from && event.key.starts_with(&*self.slot.prefix)
+        event.revision >= self.slot.from && event.key.starts_with(&*self.slot.prefix)
     }
 
     fn select(&self, events: &Arc<[Event]>) -> Option<Arc<[Event]>> {
@@ -175,11 +181,7 @@ impl Watcher {
         let to = self.shared.state.read().revision;
         let scan = Scan { from, to, start: self.slot.prefix.clone(), end: self.end.clone() };
         let scanned = self.shared.history.scan(scan).await?;
-        let mut events: Vec<Event> = scanned
-            .records
-            .into_iter()
-            .map(|record| Event { revision: record.revision, key: record.key, version: record.version, previous: None })
-            .collect();
+        let mut events = scanned.events;
         let complete = self.fill_previous(&mut events).await?;
         let state = self.shared.state.read();
         state.usable()?;
@@ -232,6 +234,10 @@ impl Watcher {
         Ok(complete)
     }
 
+    pub(crate) fn slot_progress(&self) -> SlotProgress {
+        SlotProgress { shared: self.shared.clone(), slot: self.slot.clone() }
+    }
+
     async fn advance(&mut self) -> Result<Arc<[Event]>, Error> {
         self.acknowledge();
         loop {
@@ -272,7 +278,7 @@ impl WatchSource for Watcher {
     }
 
     fn progress(&self) -> Progress {
-        Progress::new(Arc::new(SlotProgress { shared: self.shared.clone(), slot: self.slot.clone() }))
+        Progress::new(Arc::new(self.slot_progress()))
     }
 }
 
@@ -284,7 +290,7 @@ impl Drop for Watcher {
     }
 }
 
-struct SlotProgress {
+pub(crate) struct SlotProgress {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
 }
@@ -301,14 +307,16 @@ impl ProgressSource for SlotProgress {
     }
 
     async fn reached(&self, revision: Revision) -> Result<(), Error> {
-        let current = self.shared.state.read().revision;
+        let current = self.shared.newest();
         if revision > current {
             return Err(Error::FutureRevision { requested: revision, current });
         }
         loop {
-            let returned = self.slot.returned.notified();
-            tokio::pin!(returned);
+            let (returned, arrived) = (self.slot.returned.notified(), self.shared.arrived.notified());
+            tokio::pin!(returned, arrived);
             returned.as_mut().enable();
+            arrived.as_mut().enable();
+            let ahead = revision > self.shared.revision();
             if self.revision() >= revision {
                 return Ok(());
             }
@@ -316,7 +324,10 @@ impl ProgressSource for SlotProgress {
             if self.slot.position.lock().closed {
                 return Err(Error::Closed);
             }
-            returned.await;
+            tokio::select! {
+                () = returned => {}
+                () = arrived, if ahead => {}
+            }
         }
     }
 }

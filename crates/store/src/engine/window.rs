@@ -65,6 +65,15 @@ impl Window {
         dropped
     }
 
+    /// Nothing up to `revision` can be had. Returns the number of what was lost, and what has to go.
+    pub(crate) fn lose(&mut self, revision: Revision) -> (u64, Vec<Group>) {
+        let dropped = std::mem::take(&mut self.groups).into();
+        let lost = self.start + Vec::len(&dropped) as u64;
+        (self.start, self.events, self.bytes) = (lost + 1, 0, 0);
+        self.evicted = self.evicted.max(revision);
+        (lost, dropped)
+    }
+
     fn evict(&mut self) -> Option<Group> {
         let group = self.groups.pop_front()?;
         self.start += 1;

@@ -115,16 +115,16 @@ fn scan(connection: &Connection, wanted: &Scan) -> Result<Scanned, Fault> {
     let mut statement = connection.prepare_cached(&sql)?;
     let Scan { from, to, start, end } = wanted;
     let mut rows = statement.query(params![*from as i64, *to as i64, &**start, &**end])?;
-    let mut records = Vec::new();
+    let mut events = Vec::new();
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let record = record::read(row)?;
         let covered = record.revision;
         bytes += record.version.as_ref().map_or(0, |version| version.value.len());
-        records.push(record);
-        if records.len() >= SCAN_RECORDS || bytes >= SCAN_BYTES {
-            return Ok(Scanned { records, covered });
+        events.push(record.into_event());
+        if events.len() >= SCAN_RECORDS || bytes >= SCAN_BYTES {
+            return Ok(Scanned { events, covered });
         }
     }
-    Ok(Scanned { records, covered: *to })
+    Ok(Scanned { events, covered: *to })
 }
