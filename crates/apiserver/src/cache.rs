@@ -4,19 +4,23 @@
 //! or node its selectors demand, so that an event costs only the watchers that may want it.
 
 use crate::fresh::Fresh;
+use crate::storage;
 use canopus_api::{Facts, ListOptions, Object, Status, Value, View};
 use canopus_resources::Resource;
 use canopus_store::{Progress, Store, Version, prefix_end};
 use compact_str::CompactString;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// How many events a resource remembers for watches that start in the past.
 const WINDOW: usize = 4096;
 /// And how many bytes of objects they may hold on to.
 const WINDOW_BYTES: usize = 4 << 20;
+/// Between two attempts to read everything again.
+const RESTART: Duration = Duration::from_millis(200);
 /// A watcher that is this many events behind is cut off.
 const WATCHER_BUFFER: usize = 2048;
 /// So many bytes of the newest objects keep their trees, ten times as large, for readers in this process.
@@ -181,6 +185,12 @@ impl State {
     }
 }
 
+/// Whether reading everything again may help.
+fn passing(error: &canopus_store::Error) -> bool {
+    use canopus_store::Error;
+    matches!(error, Error::Lagged | Error::Compacted { .. } | Error::Unavailable(_))
+}
+
 fn fresh(version: &Version) -> Option<&Fresh> {
     version.facts.as_ref()?.downcast_ref()
 }
@@ -208,19 +218,38 @@ impl Cache {
                 let Some(cache) = follower.upgrade() else { return };
                 match group {
                     Ok(events) => cache.apply(&events),
-                    Err(canopus_store::Error::Lagged) => {
-                        let Some(store) = store.upgrade() else { return };
-                        match cache.restart(&*store).await {
-                            Ok(again) => watch = again,
-                            Err(error) => return cache.lost(&error),
+                    // The store has failed or is closing; readers get its error.
+                    Err(error) if !passing(&error) => return cache.lost(&error),
+                    Err(_) => {
+                        drop(cache);
+                        match Cache::again(&follower, &store).await {
+                            Some(again) => watch = again,
+                            None => return,
                         }
                     }
-                    // The store has failed or is closing; readers get its error.
-                    Err(error) => return cache.lost(&error),
                 }
             }
         });
         Ok(cache)
+    }
+
+    /// Starts over, and over, for as long as that may help.
+    async fn again(cache: &Weak<Cache>, store: &Weak<dyn Store>) -> Option<canopus_store::Watch> {
+        loop {
+            let (cache, store) = (cache.upgrade()?, store.upgrade()?);
+            match cache.restart(&*store).await {
+                Ok(watch) => return Some(watch),
+                Err(error) if passing(&error) => {
+                    tracing::warn!(%error, prefix = cache.prefix, "the watch cache can't be filled; trying again");
+                }
+                Err(error) => {
+                    cache.lost(&error);
+                    return None;
+                }
+            }
+            drop((cache, store));
+            tokio::time::sleep(RESTART).await;
+        }
     }
 
     fn lost(&self, error: &canopus_store::Error) {
@@ -273,17 +302,19 @@ impl Cache {
 
     /// The object of a stored version; None, loudly, when its bytes are not an object.
     pub fn object(&self, version: &Version) -> Option<Arc<Object>> {
-        let facts = match fresh(version) {
-            Some(fresh) => fresh.facts.clone(),
-            None => match canopus_api::json::parse(&version.value) {
-                Ok(value) => Arc::new(self.resource.facts(&value)),
-                Err(error) => {
-                    tracing::error!(%error, key = %version.key, "stored object is not readable");
-                    return None;
-                }
-            },
-        };
-        Object::from_bytes(version.value.clone(), facts, version.mod_revision).map(Arc::new)
+        if let Some(fresh) = fresh(version) {
+            return Object::from_bytes(version.value.clone(), fresh.facts.clone(), version.mod_revision).map(Arc::new);
+        }
+        match storage::decode(&version.value) {
+            Ok((value, body)) => {
+                let facts = Arc::new(self.resource.facts(&value));
+                Object::from_bytes(body, facts, version.mod_revision).map(Arc::new)
+            }
+            Err(error) => {
+                tracing::error!(error, key = %version.key, "stored object is not readable");
+                None
+            }
+        }
     }
 
     fn apply(&self, events: &[canopus_store::Event]) {

@@ -15,9 +15,14 @@ pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
             () = tokio::time::sleep(PERIOD) => {}
             () = shutdown.cancelled() => return,
         }
-        if let Err(error) = server.store.compact(last).await {
+        if let Err(error) = compact(&server, last).await {
             tracing::warn!(%error, "failed to compact the store");
         }
         last = server.store.revision();
     }
+}
+
+/// Servers that share a store take turns.
+async fn compact(server: &Server, up_to: u64) -> Result<(), canopus_store::Error> {
+    if server.store.may_compact(up_to).await? { server.store.compact(up_to).await } else { Ok(()) }
 }

@@ -255,6 +255,11 @@ impl Server {
         Ok(version.and_then(|v| self.as_object(cache, &v)).map(|object| served.present(object)))
     }
 
+    /// The newest revision there is, whoever wrote it.
+    pub async fn newest(&self) -> Result<u64> {
+        self.store.current().await.map_err(storage::status)
+    }
+
     /// Shares the cache's object when it has this very revision, so that its parsed tree is shared too.
     fn as_object(&self, cache: &Arc<Cache>, version: &Version) -> Option<Arc<Object>> {
         let key = version.key.strip_prefix(cache.prefix()).unwrap_or(&version.key);

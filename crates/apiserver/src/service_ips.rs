@@ -192,7 +192,7 @@ impl Server {
     pub async fn repair_service_ips(&self) -> Result<()> {
         let services = self.cache("", "v1", "services")?;
         // A view that lags would let go of addresses in use.
-        services.reached(self.store.revision()).await?;
+        services.reached(self.newest().await?).await?;
         let (all, _) = services.snapshot("", &canopus_api::ListOptions::default());
         let mut wanted = std::collections::HashMap::new();
         for service in &all {

@@ -1,6 +1,7 @@
 //! Where objects live in the store (upstream's key layout), and the store's errors as a client sees them.
 
-use canopus_api::Status;
+use bytes::Bytes;
+use canopus_api::{Object, Status, Value, json, protobuf};
 use canopus_resources::Info;
 
 /// `/registry/pods/`: upstream's prefix of a resource's keys.
@@ -11,9 +12,25 @@ pub fn prefix(info: &Info) -> String {
         ("", "endpoints") => "services/endpoints",
         ("networking.k8s.io", "ingresses") => "ingress",
         ("", "replicationcontrollers") => "controllers",
+        ("apiextensions.k8s.io", "customresourcedefinitions") => "apiextensions.k8s.io/customresourcedefinitions",
+        ("apiregistration.k8s.io", "apiservices") => "apiregistration.k8s.io/apiservices",
         (_, plural) => plural,
     };
     format!("/registry/{resource}/")
+}
+
+/// A stored value that this process did not write: its tree, and its bytes as [`Object::encode`] would make them. Upstream's
+/// servers write protobuf, or JSON in another order.
+pub fn decode(stored: &Bytes) -> Result<(Value, Bytes), String> {
+    if stored.starts_with(protobuf::MAGIC) {
+        let mut value = protobuf::decode(stored).map_err(|error| error.to_string())?;
+        let body = Object::encode(&mut value);
+        return Ok((value, body));
+    }
+    let mut value = json::parse(stored).map_err(|error| error.to_string())?;
+    let ours = stored.starts_with(b"{\"apiVersion\":") && stored.ends_with(b"}");
+    let body = if ours { stored.clone() } else { Object::encode(&mut value) };
+    Ok((value, body))
 }
 
 pub fn status(error: canopus_store::Error) -> Status {
@@ -22,5 +39,32 @@ pub fn status(error: canopus_store::Error) -> Status {
             "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
         ),
         other => Status::internal(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_upstream_wrote_is_read() {
+        let ours = br#"{"apiVersion":"v1","data":{"a":"b"},"kind":"ConfigMap","metadata":{"name":"c","namespace":"n"}}"#;
+        let upstreams = concat!(
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","namespace":"n"},"#,
+            r#""data":{"a":"b"}}"#,
+            "\n"
+        );
+        let protobuf: &[u8] = b"k8s\0\
+            \x0a\x0f\x0a\x02v1\x12\x09ConfigMap\
+            \x12\x12\x0a\x08\x0a\x01c\x1a\x01n\x42\x00\x12\x06\x0a\x01a\x12\x01b\x1a\x00\x22\x00";
+        for stored in [&ours[..], upstreams.as_bytes(), protobuf] {
+            let (mut value, body) = decode(&Bytes::copy_from_slice(stored)).unwrap();
+            // What protobuf cannot leave out.
+            value.remove_path(&["metadata", "creationTimestamp"]);
+            assert_eq!(Object::encode(&mut value), &ours[..], "{}", String::from_utf8_lossy(&body));
+        }
+        for bad in [&b""[..], b"k8s\0\xff", b"[1]x", b"enc:v1"] {
+            assert!(decode(&Bytes::copy_from_slice(bad)).is_err());
+        }
     }
 }

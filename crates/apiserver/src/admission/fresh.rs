@@ -25,7 +25,7 @@ impl Fresh {
 
     /// As it is after every write so far.
     pub async fn newest(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>> {
-        self.cache.reached(self.store.revision()).await?;
+        self.cache.reached(self.store.current().await.map_err(crate::storage::status)?).await?;
         Ok(self.cached(namespace, name))
     }
 

@@ -33,7 +33,7 @@ impl Server {
         if revision == 0 || cache.current() >= revision {
             return Ok(());
         }
-        let current = self.store.revision();
+        let current = self.newest().await?;
         if revision > current {
             return Err(too_large(revision, current));
         }
@@ -77,7 +77,7 @@ impl Server {
                 return self.list_at(cache, target, options, "", at).await;
             }
             (_, Some(at)) => self.wait_for(cache, at).await?,
-            (_, None) => cache.reached(self.store.revision()).await?,
+            (_, None) => cache.reached(self.newest().await?).await?,
         }
         let (mut items, revision) = cache.snapshot(&target.namespace, options);
         let mut list = List { revision, ..List::default() };
@@ -167,19 +167,25 @@ impl Server {
         let cache = served.cache()?;
         let from = match (options.send_initial_events, options.resource_version) {
             (Some(true), rv) => {
-                let at_least = rv.unwrap_or_else(|| self.store.revision());
+                let at_least = match rv {
+                    Some(revision) => revision,
+                    None => self.newest().await?,
+                };
                 self.wait_for(cache, at_least).await?;
                 None
             }
-            (Some(false), None) => Some(self.store.revision()),
+            (Some(false), None) => Some(self.newest().await?),
             (_, None) => {
-                cache.reached(self.store.revision()).await?;
+                cache.reached(self.newest().await?).await?;
                 None
             }
             (None, Some(0)) => None,
             (_, Some(revision)) => {
                 if revision > self.store.revision() {
-                    return Err(too_large(revision, self.store.revision()));
+                    let newest = self.newest().await?;
+                    if revision > newest {
+                        return Err(too_large(revision, newest));
+                    }
                 }
                 Some(revision)
             }
