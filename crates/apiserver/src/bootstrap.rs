@@ -2,6 +2,7 @@
 
 mod reconcile;
 
+use crate::masters;
 use crate::server::Server;
 use crate::user::{MASTERS, User};
 use canopus_api::{DeleteOptions, Gvr, Object, Result, Status, Target, Value, WriteOptions, value};
@@ -19,7 +20,7 @@ pub async fn run(server: &Arc<Server>, address: IpAddr, port: u16) -> Result<()>
     }
     let services = Gvr::new("", "v1", "services");
     ensure(server, &user, &services, kubernetes_service(server.service_ips.first().to_string(), port)).await?;
-    publish(server, &user, address, port).await?;
+    publish(server, &masters::renew(server, address).await?, port).await?;
     server.ready.store(true, Ordering::Release);
     Ok(())
 }
@@ -86,14 +87,18 @@ fn kubernetes_service(ip: String, port: u16) -> Value {
     })
 }
 
-/// The EndpointSlice behind `default/kubernetes`: this server's address, kept true at every start.
-async fn publish(server: &Arc<Server>, user: &User, address: IpAddr, port: u16) -> Result<()> {
+/// The EndpointSlice behind `default/kubernetes`: the API servers' addresses, all of one family.
+pub(crate) async fn publish(server: &Arc<Server>, addresses: &[IpAddr], port: u16) -> Result<()> {
+    let user = &User::new("system:apiserver", &[MASTERS]);
     let gvr = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
     let slice = value!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+        "addressType": if addresses.iter().all(IpAddr::is_ipv4) { "IPv4" } else { "IPv6" },
+        "endpoints": addresses
+            .iter()
+            .map(|address| value!({"addresses": [address.to_string()], "conditions": {"ready": true}}))
+            .collect::<Value>(),
         "ports": [{"name": "https", "protocol": "TCP", "port": port}],
     });
     let target = target(&gvr, &slice);

@@ -13,6 +13,7 @@ pub mod fresh;
 pub mod handlers;
 pub mod http;
 pub mod local;
+pub mod masters;
 pub mod metrics;
 pub mod node_proxy;
 pub mod notes;

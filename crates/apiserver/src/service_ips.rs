@@ -2,8 +2,9 @@
 //! two servers on one store cannot hand out the same one (upstream KEP-1880).
 
 use crate::server::{Served, Server};
-use canopus_api::{Errors, Field, Object, Result, Status, Value, value};
-use canopus_store::{Change, Expect, Outcome, Write};
+use canopus_api::{Errors, Field, Object, Result, Status, Time, Value, value};
+use canopus_store::{Change, Expect, Outcome, Version, Write};
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub struct ServiceIps {
 }
 
 const PREFIX: &str = "/registry/ipaddresses/";
+/// In microseconds.
+const GRACE: i64 = 60_000_000;
 /// How many random addresses are tried before the range is searched from the start.
 const GUESSES: u32 = 16;
 
@@ -188,13 +191,21 @@ impl Server {
         }
     }
 
+    /// Whether a reserved address should have its Service by now: another server may be about to write that (upstream's
+    /// grace period).
+    fn settled(&self, address: &Version) -> bool {
+        let decoded = crate::storage::decode(&address.value).ok();
+        let made = decoded.and_then(|(value, _)| Time::parse(value["metadata"]["creationTimestamp"].str()));
+        !self.store.shared() || made.is_none_or(|made| self.surroundings.now().0 - made.0 > GRACE)
+    }
+
     /// At start: releases addresses whose Service does not exist (a crash between two writes), takes missing ones.
     pub async fn repair_service_ips(&self) -> Result<()> {
         let services = self.cache("", "v1", "services")?;
         // A view that lags would let go of addresses in use.
         services.reached(self.newest().await?).await?;
         let (all, _) = services.snapshot("", &canopus_api::ListOptions::default());
-        let mut wanted = std::collections::HashMap::new();
+        let mut wanted = HashMap::new();
         for service in &all {
             let value = service.value();
             for ip in held(&value) {
@@ -203,10 +214,11 @@ impl Server {
         }
         let end = canopus_store::prefix_end(PREFIX);
         let taken = self.store.range(PREFIX, &end, None, 0).await.map_err(crate::storage::status)?;
-        let taken: Vec<Ipv4Addr> =
-            taken.items.iter().filter_map(|v| v.key.strip_prefix(PREFIX)?.parse().ok()).collect();
-        self.release(taken.iter().copied().filter(|ip| !wanted.contains_key(ip)).collect()).await;
-        for (ip, service) in wanted.iter().filter(|(ip, _)| !taken.contains(ip)) {
+        let parsed = |version: &Version| Some((version.key.strip_prefix(PREFIX)?.parse().ok()?, self.settled(version)));
+        let taken: HashMap<Ipv4Addr, bool> = taken.items.iter().filter_map(|version| parsed(version)).collect();
+        let astray = taken.iter().filter(|(ip, settled)| **settled && !wanted.contains_key(ip));
+        self.release(astray.map(|(ip, _)| *ip).collect()).await;
+        for (ip, service) in wanted.iter().filter(|(ip, _)| !taken.contains_key(ip)) {
             self.take(*ip, service, false).await?;
         }
         Ok(())

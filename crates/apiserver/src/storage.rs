@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn what_upstream_wrote_is_read() {
-        let ours = br#"{"apiVersion":"v1","data":{"a":"b"},"kind":"ConfigMap","metadata":{"name":"c","namespace":"n"}}"#;
+        let ours =
+            br#"{"apiVersion":"v1","data":{"a":"b"},"kind":"ConfigMap","metadata":{"name":"c","namespace":"n"}}"#;
         let upstreams = concat!(
             r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"c","namespace":"n"},"#,
             r#""data":{"a":"b"}}"#,

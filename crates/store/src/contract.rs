@@ -172,6 +172,11 @@ async fn deletion_and_rebirth(store: Subject) {
     assert_eq!(previous.map(|previous| previous.mod_revision), Some(born));
     assert!(get(&store, "/a").await.is_none());
     assert!(list(&store, "/", None).await.is_empty());
+    // Its neighbour doesn't stand in for it.
+    put(&store, "/a/b", "1").await;
+    assert!(get(&store, "/a").await.is_none());
+    assert!(conflict(&store, Write::put("/a", Expect::Revision(born), "2")).await.0.is_none());
+    delete(&store, "/a/b").await;
     let (reborn, version, previous) = committed(&store, Write::put("/a", Expect::Absent, "2")).await;
     let version = version.expect("a put has a version");
     assert_eq!((version.create_revision, version.version, previous.is_none()), (reborn, 1, true));

@@ -56,6 +56,9 @@ pub trait Store: Send + Sync + 'static {
     /// once per interval of compaction.
     async fn may_compact(&self, up_to: Revision) -> Result<bool, Error>;
 
+    /// Whether other processes may read and write it too.
+    fn shared(&self) -> bool;
+
     /// The newest committed revision, linearizable: no write that was acknowledged before this call, to whomever, has a
     /// newer one.
     async fn current(&self) -> Result<Revision, Error>;

@@ -7,6 +7,7 @@ use canopus_apiserver::node_proxy::NodeProxy;
 use canopus_apiserver::server::{Gates, TokenClaims, TokenIssuer};
 use canopus_apiserver::surroundings::System;
 use canopus_apiserver::{LocalApi, Server, Settings, User};
+use canopus_store::Store;
 use canopus_store::memory::MemoryStore;
 use std::sync::Arc;
 
@@ -45,7 +46,11 @@ pub async fn api() -> Arc<dyn Api> {
 
 /// Everybody may do what `allowed` says.
 pub async fn api_for(allowed: fn(&Attributes) -> bool) -> Arc<dyn Api> {
-    let store = Arc::new(MemoryStore::new(Default::default()).unwrap());
+    let server = server(Arc::new(MemoryStore::new(Default::default()).unwrap()), allowed).await;
+    LocalApi::shared(server, User::new("tester", &[]), "tests")
+}
+
+pub async fn server(store: Arc<dyn Store>, allowed: fn(&Attributes) -> bool) -> Arc<Server> {
     let server = Server::start(store, Arc::new(System), Settings::default()).await.unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -57,7 +62,7 @@ pub async fn api_for(allowed: fn(&Attributes) -> bool) -> Arc<dyn Api> {
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(NodeProxy::new(Arc::new(tls))),
     });
-    LocalApi::shared(server, User::new("tester", &[]), "tests")
+    server
 }
 
 pub fn config_maps() -> Gvr {

@@ -46,7 +46,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Up(up::UpArgs),
+    Up(Box<up::UpArgs>),
     Reset(reset::ResetArgs),
     Image(image::ImageArgs),
     Kubeconfig(kubeconfig::KubeconfigArgs),
@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
         Err(error) => return misused(&error),
     };
     let result = match cli.command {
-        Command::Up(args) => up::run(args),
+        Command::Up(args) => up::run(*args),
         Command::Reset(args) => reset::run(args),
         Command::Image(args) => image::run(args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
@@ -122,7 +122,7 @@ pub mod testing {
     /// The arguments of `canopus up LINE`.
     pub fn up_args(line: &str) -> UpArgs {
         match Cli::parse_from(["canopus", "up"].into_iter().chain(line.split_whitespace())).command {
-            Command::Up(args) => args,
+            Command::Up(args) => *args,
             _ => unreachable!("the line begins with up"),
         }
     }

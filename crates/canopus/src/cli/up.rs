@@ -5,6 +5,7 @@ use anyhow::Result;
 use canopus_node::eviction::{self, Thresholds};
 use clap::Args;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// Run a cluster: control plane and node in one process
 ///
@@ -30,6 +31,8 @@ pub struct UpArgs {
     /// Further host names and addresses for the API server's certificate
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', help_heading = "API server")]
     pub tls_san: Vec<String>,
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
     /// Feature gates, as Kubernetes names them
     #[arg(long, value_name = "NAME=true|false,…", value_delimiter = ',', help_heading = "API server")]
     pub feature_gates: Vec<String>,
@@ -72,6 +75,27 @@ pub struct UpArgs {
     /// Port of the node's address that cluster DNS listens on; pods ask it by its Service, on port 53
     #[arg(long, value_name = "PORT", default_value_t = 10053, help_heading = "Network")]
     pub dns_port: u16,
+}
+
+/// An etcd to use in place of the built-in store.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Store")]
+pub struct EtcdArgs {
+    /// Keep everything in this etcd, which several API servers may share, rather than in the data directory
+    #[arg(long, value_name = "URL,…", value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// Whom to trust as etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Client certificate for etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Key of the client certificate for etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// What keys in etcd start with
+    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
+    pub etcd_prefix: String,
 }
 
 pub fn run(args: UpArgs) -> Result<()> {

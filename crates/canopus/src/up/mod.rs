@@ -20,9 +20,11 @@ use canopus_apiserver::node_proxy::NodeProxy;
 use canopus_apiserver::pki::{self, Pki};
 use canopus_apiserver::server::Gates;
 use canopus_apiserver::surroundings::{Surroundings, System};
-use canopus_apiserver::{Server, Settings, admission, bootstrap, compaction, http::serve};
+use canopus_apiserver::{Server, Settings, admission, bootstrap, compaction, http::serve, masters};
 use canopus_client::kubeconfig;
-use canopus_store::sqlite::{Options, SqliteStore};
+use canopus_store::Store;
+use canopus_store::etcd::{self, EtcdStore};
+use canopus_store::sqlite::{self, SqliteStore};
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -141,9 +143,7 @@ async fn control_plane(
     shutdown: &CancellationToken,
 ) -> Result<(Arc<Server>, Pki)> {
     let data = &args.data;
-    let path = data.join("store.db");
-    let store = tokio::task::spawn_blocking(move || SqliteStore::open(path, Options::default())).await?;
-    let store = Arc::new(store.context("failed to open the store")?);
+    let store = store(args).await.context("failed to open the store")?;
     let server = Server::start(store, Arc::new(System), settings(args)?).await;
     let server = server.map_err(|e| anyhow!("failed to start the API server: {e}"))?;
 
@@ -158,6 +158,7 @@ async fn control_plane(
         .await
         .map_err(|e| anyhow!("failed to set up the cluster: {e}"))?;
     tasks.spawn(compaction::run(server.clone(), shutdown.clone()));
+    tasks.spawn(masters::run(server.clone(), address, args.secure_port, shutdown.clone()));
 
     let admin = pki.admin()?;
     let local = if args.bind_address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { args.bind_address };
@@ -172,6 +173,23 @@ async fn control_plane(
     host::private_file(&path, config.to_yaml("canopus", "kubernetes-admin").as_bytes(), 0o600)?;
     tracing::info!(port = args.secure_port, kubeconfig = %path.display(), "the API server is ready");
     Ok((server, pki))
+}
+
+async fn store(args: &UpArgs) -> Result<Arc<dyn Store>> {
+    let etcd = &args.etcd;
+    if etcd.etcd_servers.is_empty() {
+        let path = args.data.join("store.db");
+        let store = tokio::task::spawn_blocking(move || SqliteStore::open(path, sqlite::Options::default())).await?;
+        return Ok(Arc::new(store?));
+    }
+    let tls = etcd::Tls {
+        ca_file: etcd.etcd_cafile.clone(),
+        certificate_file: etcd.etcd_certfile.clone(),
+        key_file: etcd.etcd_keyfile.clone(),
+    };
+    let servers = etcd.etcd_servers.clone();
+    let options = etcd::Options { servers, prefix: etcd.etcd_prefix.clone(), tls, ..etcd::Options::default() };
+    Ok(Arc::new(EtcdStore::connect(options).await?))
 }
 
 fn settings(args: &UpArgs) -> Result<Settings> {

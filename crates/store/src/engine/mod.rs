@@ -381,6 +381,10 @@ impl<T: Backed> Store for T {
         Ok(true)
     }
 
+    fn shared(&self) -> bool {
+        false
+    }
+
     async fn current(&self) -> Result<Revision, Error> {
         let state = self.engine().shared.state.read();
         state.usable()?;

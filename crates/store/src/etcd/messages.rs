@@ -62,7 +62,9 @@ pub(super) struct RangeRequest<'a> {
 
 impl RangeRequest<'_> {
     pub(super) fn write(&self) -> Writer {
-        let writer = Writer::default().bytes(1, self.key).bytes(2, self.end);
+        let writer = Writer::default().bytes(1, self.key);
+        // An end that is there but empty means "to the last key".
+        let writer = if self.end.is_empty() { writer } else { writer.bytes(2, self.end) };
         writer.some_int(3, self.limit).some_int(4, self.revision).some_int(8, self.keys_only.into())
     }
 }

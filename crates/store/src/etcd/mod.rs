@@ -306,6 +306,10 @@ impl Store for EtcdStore {
         self.inner.may_compact(up_to).await
     }
 
+    fn shared(&self) -> bool {
+        true
+    }
+
     async fn current(&self) -> Result<Revision, Error> {
         self.inner.shared.usable()?;
         self.inner.current().await
