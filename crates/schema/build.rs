@@ -75,6 +75,7 @@ fn roots() -> Roots {
     roots.kind::<meta::Status>(false);
     roots.kind::<meta::APIResourceList>(false);
     roots.kind::<meta::APIGroupList>(false);
+    roots.kind::<meta::APIVersions>(false);
     roots.generator.subschema_for::<meta::DeleteOptions>();
     roots.generator.subschema_for::<meta::ListMeta>();
     roots
@@ -98,6 +99,59 @@ fn add_lists(roots: &mut Roots, definitions: &mut Map<String, Value>) {
         let list_name = format!("{name}List");
         definitions.insert(list_name.clone(), list);
         roots.kinds.insert(list_name, (group, version, format!("{kind}List")));
+    }
+}
+
+/// Types that answers are made of and k8s-openapi lacks. `name:type`; `[type]` is a list.
+const MORE: &[(&str, &str)] = &[
+    ("apimachinery.pkg.apis.meta.v1.PartialObjectMetadata", "metadata:ObjectMeta"),
+    ("apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList", "metadata:ListMeta items:[PartialObjectMetadata]"),
+    ("apimachinery.pkg.apis.meta.v1.GroupVersionKind", "group:string version:string kind:string"),
+    ("api.apidiscovery.v2.APIGroupDiscoveryList", "metadata:ListMeta items:[APIGroupDiscovery]"),
+    ("api.apidiscovery.v2.APIGroupDiscovery", "metadata:ObjectMeta versions:[APIVersionDiscovery]"),
+    ("api.apidiscovery.v2.APIVersionDiscovery", "version:string resources:[APIResourceDiscovery] freshness:string"),
+    (
+        "api.apidiscovery.v2.APIResourceDiscovery",
+        "resource:string responseKind:GroupVersionKind scope:string singularResource:string verbs:[string] \
+         shortNames:[string] categories:[string] subresources:[APISubresourceDiscovery]",
+    ),
+    (
+        "api.apidiscovery.v2.APISubresourceDiscovery",
+        "subresource:string responseKind:GroupVersionKind acceptedTypes:[GroupVersionKind] verbs:[string]",
+    ),
+];
+
+fn add_more(roots: &mut Roots, definitions: &mut Map<String, Value>) {
+    let schema = |ty: &str| match ty {
+        "string" => json!({"type": "string"}),
+        "ObjectMeta" | "ListMeta" | "GroupVersionKind" | "PartialObjectMetadata" => {
+            json!({"$ref": format!("#/$defs/{META}.{ty}")})
+        }
+        ty => json!({"$ref": format!("#/$defs/io.k8s.api.apidiscovery.v2.{ty}")}),
+    };
+    for (name, fields) in MORE {
+        let properties: Map<String, Value> = fields
+            .split_whitespace()
+            .filter_map(|field| field.split_once(':'))
+            .map(|(field, ty)| {
+                let of = match ty.strip_prefix('[') {
+                    Some(item) => json!({"type": "array", "items": schema(item.trim_end_matches(']'))}),
+                    None => schema(ty),
+                };
+                (field.to_string(), of)
+            })
+            .collect();
+        let name = format!("io.k8s.{name}");
+        definitions.insert(name.clone(), json!({"type": "object", "properties": properties}));
+        for (kind, group, version) in [
+            ("PartialObjectMetadata", "meta.k8s.io", "v1"),
+            ("PartialObjectMetadataList", "meta.k8s.io", "v1"),
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2"),
+        ] {
+            if name.ends_with(&format!(".{kind}")) {
+                roots.kinds.insert(name.clone(), (group.into(), version.into(), kind.into()));
+            }
+        }
     }
 }
 
@@ -208,21 +262,21 @@ fn messages() -> BTreeMap<String, Vec<String>> {
 
 /// The wire fields of message `name`, as parts of a type with the fields `of` (sorted).
 fn wire(name: &str, of: &[&String], messages: &BTreeMap<String, Vec<String>>) -> String {
-    let mut out = String::new();
+    let mut fields = BTreeMap::new();
     for word in messages.get(name).into_iter().flatten() {
         let Some((field, number)) = word.split_once('=') else { continue };
-        let pointer = number.starts_with('*');
-        let number = number.trim_start_matches('*');
+        let (pointer, boxed) = (number.starts_with('*'), number.starts_with('['));
+        let number: u32 = number.trim_start_matches(['*', '[']).parse().expect("tables/protobuf.txt has numbers");
         let target = match field.strip_prefix('@') {
             Some(inline) => format!("WireTarget::Inline(&[{}])", wire(&format!("io.k8s.{inline}"), of, messages)),
             None => match of.iter().position(|f| *f == field) {
-                Some(i) => format!("WireTarget::Field {{ index: {i}, pointer: {pointer} }}"),
+                Some(i) => format!("WireTarget::Field {{ index: {i}, pointer: {pointer}, boxed: {boxed} }}"),
                 None => continue,
             },
         };
-        let _ = write!(out, "WireField {{ number: {number}, target: {target} }}, ");
+        fields.insert(number, format!("WireField {{ number: {number}, target: {target} }}, "));
     }
-    out
+    fields.into_values().collect()
 }
 
 fn list_is_said(words: &[String]) -> bool {
@@ -237,6 +291,7 @@ fn main() {
     let mut roots = roots();
     let mut definitions = roots.generator.take_definitions(false);
     add_lists(&mut roots, &mut definitions);
+    add_more(&mut roots, &mut definitions);
     let names: Vec<&str> = definitions.keys().map(String::as_str).collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();

@@ -338,6 +338,43 @@ pub fn write(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
+/// JSON for people: each entry on a line of its own, each level further in by `indent`.
+pub fn pretty(value: &Value, indent: &str) -> String {
+    let mut out = Vec::with_capacity(1024);
+    write_pretty(value, indent, 0, &mut out);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn write_pretty(value: &Value, indent: &str, depth: usize, out: &mut Vec<u8>) {
+    let new_line = |depth: usize, out: &mut Vec<u8>| {
+        out.push(b'\n');
+        (0..depth).for_each(|_| out.extend_from_slice(indent.as_bytes()));
+    };
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (i, (key, value)) in map.iter().enumerate() {
+                out.push(if i == 0 { b'{' } else { b',' });
+                new_line(depth + 1, out);
+                write_str(key, out);
+                out.extend_from_slice(b": ");
+                write_pretty(value, indent, depth + 1, out);
+            }
+            new_line(depth, out);
+            out.push(b'}');
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for (i, item) in items.iter().enumerate() {
+                out.push(if i == 0 { b'[' } else { b',' });
+                new_line(depth + 1, out);
+                write_pretty(item, indent, depth + 1, out);
+            }
+            new_line(depth, out);
+            out.push(b']');
+        }
+        scalar => write(scalar, out),
+    }
+}
+
 pub fn write_map(map: &Map, out: &mut Vec<u8>) {
     out.push(b'{');
     for (i, (key, value)) in map.iter().enumerate() {

@@ -85,7 +85,15 @@ pub struct Object {
     body: Bytes,
     /// Offset just behind the `{` of metadata.
     splice_at: u32,
-    tree: Mutex<Weak<Value>>,
+    derived: Mutex<Derived>,
+}
+
+/// What was made of the bytes, for who asks next.
+#[derive(Debug, Default)]
+struct Derived {
+    tree: Weak<Value>,
+    /// Encoded for clients, by what the server calls the form. Mostly there are none.
+    forms: Vec<(u8, Bytes)>,
 }
 
 const METADATA: &[u8] = b"\"metadata\":{";
@@ -94,7 +102,7 @@ impl Object {
     /// Of bytes that [`Object::encode`] made. `None` when they have no metadata object.
     pub fn from_bytes(body: Bytes, facts: Arc<Facts>, revision: u64) -> Option<Object> {
         let splice_at = u32::try_from(top_level_metadata(&body)?).ok()?;
-        Some(Object { facts, revision, body, splice_at, tree: Mutex::new(Weak::new()) })
+        Some(Object { facts, revision, body, splice_at, derived: Mutex::default() })
     }
 
     /// Of a tree. `metadata.resourceVersion` in it is ignored in favour of `revision` (0: it has none).
@@ -103,7 +111,7 @@ impl Object {
         value.obj_mut("metadata").remove("resourceVersion");
         let body = Bytes::from(json::to_vec(&value));
         let splice_at = top_level_metadata(&body).and_then(|at| u32::try_from(at).ok()).unwrap_or(0);
-        Object { facts, revision, body, splice_at, tree: Mutex::new(Weak::new()) }
+        Object { facts, revision, body, splice_at, derived: Mutex::default() }
     }
 
     /// The bytes to store for `value`: canonical JSON without a resourceVersion.
@@ -115,7 +123,7 @@ impl Object {
     /// The same object at another revision (a deletion has a revision of its own).
     pub fn at_revision(&self, revision: u64) -> Object {
         let (facts, body) = (self.facts.clone(), self.body.clone());
-        Object { facts, revision, body, splice_at: self.splice_at, tree: Mutex::new(Weak::new()) }
+        Object { facts, revision, body, splice_at: self.splice_at, derived: Mutex::default() }
     }
 
     /// The stored bytes, without resourceVersion.
@@ -142,8 +150,8 @@ impl Object {
 
     /// The object's tree, with its resourceVersion. Parsed at most once while anybody holds it.
     pub fn value(&self) -> Arc<Value> {
-        let mut slot = self.tree.lock();
-        if let Some(tree) = slot.upgrade() {
+        let mut slot = self.derived.lock();
+        if let Some(tree) = slot.tree.upgrade() {
             return tree;
         }
         // The bytes are our own encoding; should a disk have changed them, readers see an empty object.
@@ -152,13 +160,28 @@ impl Object {
             value.obj_mut("metadata").insert("resourceVersion", self.revision.to_string());
         }
         let tree = Arc::new(value);
-        *slot = Arc::downgrade(&tree);
+        slot.tree = Arc::downgrade(&tree);
         tree
     }
 
     /// Remembers a tree that the writer has at hand, so that readers need not parse. It must carry the resourceVersion.
     pub fn remember(&self, tree: &Arc<Value>) {
-        *self.tree.lock() = Arc::downgrade(tree);
+        self.derived.lock().tree = Arc::downgrade(tree);
+    }
+
+    /// The encoded form called `form`, if it was remembered and not yet forgotten.
+    pub fn form(&self, form: u8) -> Option<Bytes> {
+        let derived = self.derived.lock();
+        derived.forms.iter().find(|(known, _)| *known == form).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Keeps an encoded form, until [`Object::forget_forms`].
+    pub fn remember_form(&self, form: u8, bytes: Bytes) {
+        self.derived.lock().forms.push((form, bytes));
+    }
+
+    pub fn forget_forms(&self) {
+        self.derived.lock().forms = Vec::new();
     }
 
     pub fn name(&self) -> &str {

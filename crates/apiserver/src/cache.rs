@@ -11,7 +11,7 @@ use canopus_store::{Progress, Store, Version, prefix_end};
 use compact_str::CompactString;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -32,9 +32,20 @@ pub struct CacheEvent {
     pub revision: u64,
     pub object: Option<Arc<Object>>,
     pub previous: Option<Arc<Object>>,
+    gone: OnceLock<Arc<Object>>,
 }
 
 impl CacheEvent {
+    pub fn new(revision: u64, object: Option<Arc<Object>>, previous: Option<Arc<Object>>) -> CacheEvent {
+        CacheEvent { revision, object, previous, gone: OnceLock::new() }
+    }
+
+    /// What those are sent who no longer see the object: its last state, at this event's revision. One for all of them.
+    pub fn gone(&self) -> Option<Arc<Object>> {
+        let previous = self.previous.as_ref()?;
+        Some(self.gone.get_or_init(|| Arc::new(previous.at_revision(self.revision))).clone())
+    }
+
     /// The bytes it keeps alive: those of what was replaced, which the next event of the object holds too.
     fn size(&self) -> usize {
         self.previous.as_ref().map_or(0, |o| o.body().len())
@@ -282,13 +293,13 @@ impl Cache {
             }
             if let Some(object) = self.object(version) {
                 state.objects.insert(key, object.clone());
-                let event = CacheEvent { revision: object.revision, object: Some(object), previous };
+                let event = CacheEvent::new(object.revision, Some(object), previous);
                 state.watchers.dispatch(&Arc::new(event));
             }
         }
         for key in gone {
             let previous = state.objects.remove(&key);
-            state.watchers.dispatch(&Arc::new(CacheEvent { revision: range.revision, object: None, previous }));
+            state.watchers.dispatch(&Arc::new(CacheEvent::new(range.revision, None, previous)));
         }
         state.window.clear();
         state.window_bytes = 0;
@@ -334,7 +345,7 @@ impl Cache {
             if object.is_none() && previous.is_none() {
                 continue;
             }
-            let event = Arc::new(CacheEvent { revision: event.revision, object, previous });
+            let event = Arc::new(CacheEvent::new(event.revision, object, previous));
             state.watchers.dispatch(&event);
             state.remember(event);
         }

@@ -1,12 +1,16 @@
 //! What is served: `/api`, `/apis`, each group version, and all at once (aggregated discovery, KEP-3352).
 
+use crate::http::negotiate::Encoding;
 use crate::http::{Body, negotiate, text_response};
-use canopus_api::{Result, Status, Value, json, value};
+use canopus_api::{Result, Status, Value, json, protobuf, value, yaml};
 use canopus_resources::{ALL, Info, Verb};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use std::sync::LazyLock;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED_YAML: &str = "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED_PROTOBUF: &str =
+    "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Group priorities as upstream orders them: the core group, then these, then the rest by name.
 const ORDER: &[&str] = &["apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io"];
@@ -169,9 +173,9 @@ static GROUPS: LazyLock<Fixed> = LazyLock::new(|| Fixed::new(&aggregated(false))
 /// `parts` is the path: `["apis", "apps", "v1"]`.
 pub fn answer(headers: &HeaderMap, parts: &[&str]) -> Result<Response<Body>> {
     if let ["api" | "apis"] = parts
-        && negotiate::wants_aggregated(headers)
+        && let Some(encoding) = negotiate::aggregated(headers)
     {
-        return Ok(fixed(headers, if parts[0] == "api" { &CORE } else { &GROUPS }));
+        return Ok(fixed(headers, encoding, if parts[0] == "api" { &CORE } else { &GROUPS }));
     }
     let value = match parts {
         ["api"] => value!({
@@ -191,10 +195,10 @@ pub fn answer(headers: &HeaderMap, parts: &[&str]) -> Result<Response<Body>> {
         ["apis", group, version] => resource_list(group, version).ok_or_else(Status::no_such_resource)?,
         _ => return Err(Status::no_such_resource()),
     };
-    Ok(negotiate::respond(negotiate::accept(headers)?, StatusCode::OK, &value))
+    Ok(negotiate::respond(negotiate::accept(headers, "", negotiate::Offer::PLAIN)?, StatusCode::OK, &value))
 }
 
-fn fixed(headers: &HeaderMap, answer: &Fixed) -> Response<Body> {
+fn fixed(headers: &HeaderMap, encoding: Encoding, answer: &Fixed) -> Response<Body> {
     let etag = format!("\"{}\"", answer.etag);
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
     let mut response = if known {
@@ -202,7 +206,13 @@ fn fixed(headers: &HeaderMap, answer: &Fixed) -> Response<Body> {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        text_response(StatusCode::OK, AGGREGATED, answer.bytes.clone())
+        let value = || json::parse(&answer.bytes).unwrap_or_default();
+        let (kind, bytes) = match encoding {
+            Encoding::Json => (AGGREGATED, answer.bytes.clone()),
+            Encoding::Yaml => (AGGREGATED_YAML, yaml::to_yaml(&value()).into_bytes()),
+            Encoding::Protobuf => (AGGREGATED_PROTOBUF, protobuf::encode(&value()).unwrap_or_default()),
+        };
+        text_response(StatusCode::OK, kind, bytes)
     };
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);

@@ -33,27 +33,17 @@ pub struct Options {
     pub now: Time,
 }
 
-/// The table of a list. `meta` is the list's metadata: resourceVersion, continue, remainingItemCount.
-pub fn of_list<'a>(
-    resource: &dyn Resource,
-    meta: &Value,
-    objects: impl IntoIterator<Item = &'a Value>,
-    options: Options,
-) -> Value {
-    let rows: Vec<Value> = objects.into_iter().map(|object| row(resource, object, options)).collect();
-    table(resource, meta.clone(), rows, options)
-}
-
 /// The table of one object.
 pub fn of_object(resource: &dyn Resource, object: &Value, options: Options) -> Value {
     let meta = match object["metadata"].get("resourceVersion") {
         Some(version) => value!({"resourceVersion": version}),
         None => Value::object(),
     };
-    table(resource, meta, vec![row(resource, object, options)], options)
+    of_rows(resource, meta, vec![row(resource, object, options)], options)
 }
 
-fn table(resource: &dyn Resource, meta: Value, rows: Vec<Value>, options: Options) -> Value {
+/// A table of rows. `meta` is the list's metadata: resourceVersion, continue, remainingItemCount.
+pub fn of_rows(resource: &dyn Resource, meta: Value, rows: Vec<Value>, options: Options) -> Value {
     let columns = if options.headers { definitions(resource) } else { Value::Null };
     value!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": columns, "rows": rows})
 }
@@ -121,7 +111,9 @@ mod tests {
     #[test]
     fn lists_have_headers_and_their_own_metadata() {
         let meta = value!({"resourceVersion": "9", "continue": "c"});
-        let table = of_list(&ConfigMap, &meta, [&config_map(), &config_map()], options(IncludeObject::None, true));
+        let options = options(IncludeObject::None, true);
+        let rows = vec![row(&ConfigMap, &config_map(), options); 2];
+        let table = of_rows(&ConfigMap, meta.clone(), rows, options);
         assert_eq!(table["metadata"], meta);
         assert_eq!(table["rows"].items().len(), 2);
         let names: Vec<_> = table["columnDefinitions"].items().iter().map(|c| c["name"].str()).collect();

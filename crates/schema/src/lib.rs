@@ -49,7 +49,7 @@ pub struct Type {
     pub atomic: bool,
     /// (group, version, kind) of top-level kinds.
     pub kind: Option<(&'static str, &'static str, &'static str)>,
-    /// Its fields as protobuf numbers them.
+    /// Its fields as protobuf numbers them, by number.
     pub wire: &'static [WireField],
 }
 
@@ -63,7 +63,8 @@ pub struct WireField {
 #[derive(Debug)]
 pub enum WireTarget {
     /// A field of the type, by position. `pointer`: Go holds it by pointer, so that a zero on the wire says something.
-    Field { index: usize, pointer: bool },
+    /// `boxed`: a list that is a message of its own with `items`.
+    Field { index: usize, pointer: bool, boxed: bool },
     /// A message whose fields are the type's own in JSON.
     Inline(&'static [WireField]),
 }

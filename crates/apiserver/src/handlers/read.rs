@@ -345,12 +345,11 @@ fn transform(event: &CacheEvent, namespace: &str, options: &ListOptions) -> Opti
     let wants = |o: &Option<Arc<Object>>| {
         o.as_ref().is_some_and(|o| (namespace.is_empty() || o.namespace() == namespace) && selected(o, options))
     };
-    let gone = |o: &Arc<Object>| WatchEvent::Deleted(Arc::new(o.at_revision(event.revision)));
     match (wants(&event.previous), wants(&event.object)) {
         (false, true) => event.object.clone().map(WatchEvent::Added),
         (true, true) => event.object.clone().map(WatchEvent::Modified),
         // Gone from the store, or changed out of sight: the last state that was seen.
-        (true, false) => event.previous.as_ref().map(gone),
+        (true, false) => event.gone().map(WatchEvent::Deleted),
         (false, false) => None,
     }
 }

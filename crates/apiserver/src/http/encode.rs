@@ -2,10 +2,10 @@
 
 use super::body::{self, Body};
 use super::negotiate::{Accept, Encoding, Shape, respond, whole};
-use super::{compress, text_response};
+use super::{compress, forms, text_response};
 use crate::server::Served;
 use bytes::Bytes;
-use canopus_api::{List, Object, Result, Status, Time, Value, Watch, WatchEvent, json, value};
+use canopus_api::{List, Object, Result, Status, Time, Value, Watch, WatchEvent, json, protobuf, value};
 use canopus_resources::table::{self, IncludeObject};
 use futures::stream::StreamExt;
 use http::{Response, StatusCode};
@@ -15,6 +15,10 @@ use std::sync::Arc;
 const COALESCE: usize = 50;
 /// A list is streamed in chunks of about this size.
 const CHUNK: usize = 64 * 1024;
+/// After so many items that took some work, others have their turn.
+const TURN: usize = 128;
+/// How much of an encoded list is held before it is sent.
+const HELD: usize = 8 << 20;
 
 /// What a table row carries, from the `includeObject` parameter.
 pub fn include_object(text: &str) -> Result<IncludeObject> {
@@ -39,12 +43,12 @@ impl View<'_> {
 
     pub fn object(&self, code: StatusCode, object: &Object) -> Response<Body> {
         match (self.accept.shape, self.accept.encoding) {
-            (Shape::Plain | Shape::MetadataList, Encoding::Json) => {
+            (Shape::Plain | Shape::MetadataList, Encoding::Json) if !self.accept.pretty => {
                 let mut bytes = Vec::with_capacity(object.body().len() + 40);
                 object.write_json(&mut bytes);
                 whole(self.accept, code, "application/json", bytes)
             }
-            (Shape::Plain | Shape::MetadataList, Encoding::Yaml) => respond(self.accept, code, &object.value()),
+            (Shape::Plain | Shape::MetadataList, _) => respond(self.accept, code, &object.value()),
             (Shape::Table, _) => {
                 let table = table::of_object(self.served.resource, &object.value(), self.table_options(true));
                 respond(self.accept, code, &table)
@@ -53,7 +57,7 @@ impl View<'_> {
         }
     }
 
-    pub fn list(&self, list: List) -> Response<Body> {
+    pub async fn list(&self, list: List) -> Response<Body> {
         let mut meta = value!({"resourceVersion": list.revision.to_string()});
         if !list.continue_token.is_empty() {
             meta.set("continue", &list.continue_token);
@@ -62,34 +66,32 @@ impl View<'_> {
             meta.set("remainingItemCount", i64::try_from(remaining).unwrap_or(i64::MAX));
         }
         let info = self.served.info;
+        let (kind, api_version) = (format!("{}List", info.kind), info.gvk().api_version());
         match (self.accept.shape, self.accept.encoding) {
-            (Shape::Plain, Encoding::Json) => {
-                let head = format!(
-                    "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-                    info.kind,
-                    info.gvk().api_version(),
-                    json::to_string(&meta)
-                );
-                streamed_list(self.accept, head, list.items)
+            (Shape::Plain, Encoding::Json) if !self.accept.pretty => {
+                let meta = json::to_string(&meta);
+                let head =
+                    format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":[");
+                json_list(self.accept, head, list.items)
             }
-            (Shape::Table, _) => {
-                let trees: Vec<Arc<Value>> = list.items.iter().map(|o| o.value()).collect();
-                let rows = trees.iter().map(|t| &**t);
-                let table = table::of_list(self.served.resource, &meta, rows, self.table_options(true));
-                respond(self.accept, StatusCode::OK, &table)
+            (Shape::Plain, Encoding::Protobuf) => {
+                protobuf_list(self.accept, self.served.schema.get(), (&api_version, &kind), &meta, list.items).await
             }
-            (Shape::Metadata | Shape::MetadataList, _) => {
-                let items: Value = list.items.iter().map(|o| table::partial_metadata(&o.value())).collect();
-                let list = value!({
-                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items,
-                });
+            (Shape::Plain, _) => {
+                let items: Value = list.items.iter().map(|o| Value::from(&*o.value())).collect();
+                let list = value!({"kind": kind, "apiVersion": api_version, "metadata": meta, "items": items});
                 respond(self.accept, StatusCode::OK, &list)
             }
-            (Shape::Plain, Encoding::Yaml) => {
-                let items: Value = list.items.iter().map(|o| Value::from(&*o.value())).collect();
+            (Shape::Table, _) => {
+                let options = self.table_options(true);
+                let resource = self.served.resource;
+                let rows = in_turns(&list.items, |o| table::row(resource, &o.value(), options)).await;
+                respond(self.accept, StatusCode::OK, &table::of_rows(resource, meta, rows, options))
+            }
+            (Shape::Metadata | Shape::MetadataList, _) => {
+                let items = in_turns(&list.items, |o| table::partial_metadata(&o.value())).await;
                 let list = value!({
-                    "kind": format!("{}List", info.kind), "apiVersion": info.gvk().api_version(), "metadata": meta,
-                    "items": items,
+                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items,
                 });
                 respond(self.accept, StatusCode::OK, &list)
             }
@@ -101,40 +103,98 @@ impl View<'_> {
         let (served, accept, include) = (self.served.clone(), self.accept, self.include);
         let mut first = true;
         let chunks = watch.ready_chunks(COALESCE).map(move |events| {
-            let mut out = Vec::with_capacity(1024);
-            for event in events {
-                let options = table::Options { include, headers: first, now: clock.now() };
-                write_event(&served, accept.shape, &event, options, &mut out);
-                first = false;
+            let mut frames = events.iter().map(|event| {
+                let headers = std::mem::take(&mut first);
+                frame(&served, accept, event, || table::Options { include, headers, now: clock.now() })
+            });
+            match (frames.next(), frames.len()) {
+                (Some(one), 0) => one,
+                (one, _) => {
+                    let mut out = Vec::with_capacity(4096);
+                    one.into_iter().chain(frames).for_each(|frame| out.extend_from_slice(&frame));
+                    Bytes::from(out)
+                }
             }
-            Bytes::from(out)
         });
-        let mut response = text_response(StatusCode::OK, "application/json", Vec::new());
+        let mut response = text_response(StatusCode::OK, accept.encoding.stream_type(), Vec::new());
         *response.body_mut() = body::stream(chunks);
         response
     }
 }
 
+/// Makes something of each item, and lets others have their turn now and then.
+async fn in_turns<T>(items: &[Arc<Object>], mut make: impl FnMut(&Object) -> T) -> Vec<T> {
+    let mut made = Vec::with_capacity(items.len());
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 && i % TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+        made.push(make(item));
+    }
+    made
+}
+
 /// Items are copied into chunks only as the client takes them: memory does not grow with the list.
-fn streamed_list(accept: Accept, head: String, items: Vec<Arc<Object>>) -> Response<Body> {
-    let gzip = accept.gzip && items.iter().map(|o| o.body().len()).sum::<usize>() > compress::THRESHOLD;
+fn json_list(accept: Accept, head: String, items: Vec<Arc<Object>>) -> Response<Body> {
+    let large = items.iter().map(|o| o.body().len()).sum::<usize>() > compress::THRESHOLD;
     let mut items = items.into_iter();
-    let mut pending = Some(head.into_bytes());
     let mut first = true;
+    let write = move |out: &mut Vec<u8>| {
+        let Some(object) = items.next() else { return false };
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        object.write_json(out);
+        true
+    };
+    streamed(accept.gzip && large, "application/json", head.into_bytes(), write, b"]}")
+}
+
+/// A message begins with its length, so that all items have to be encoded before the first is sent. Those that make up
+/// more than can be held meanwhile are encoded again.
+async fn protobuf_list(
+    accept: Accept,
+    ty: &'static canopus_schema::Type,
+    (api_version, kind): (&str, &str),
+    meta: &Value,
+    items: Vec<Arc<Object>>,
+) -> Response<Body> {
+    let (mut length, mut held) = (0, 0);
+    let encoded = in_turns(&items, |object| {
+        let bytes = protobuf::item(ty, &object.value());
+        length += bytes.len();
+        (held + bytes.len() <= HELD).then(|| {
+            held += bytes.len();
+            bytes
+        })
+    });
+    let encoded = encoded.await;
+    let frame = protobuf::list_frame(api_version, kind, meta, length);
+    let mut items = items.into_iter().zip(encoded);
+    let write = move |out: &mut Vec<u8>| {
+        let Some((object, encoded)) = items.next() else { return false };
+        out.extend_from_slice(&encoded.unwrap_or_else(|| protobuf::item(ty, &object.value())));
+        true
+    };
+    let gzip = accept.gzip && length > compress::THRESHOLD;
+    streamed(gzip, accept.encoding.media_type(), frame.head, write, frame.tail)
+}
+
+/// An answer in chunks: `head`, what `write` appends until it has no more, and `tail`.
+fn streamed(
+    gzip: bool,
+    kind: &'static str,
+    head: Vec<u8>,
+    mut write: impl FnMut(&mut Vec<u8>) -> bool + Send + 'static,
+    tail: &'static [u8],
+) -> Response<Body> {
+    let mut pending = Some(head);
     let chunks = std::iter::from_fn(move || {
         let mut out = pending.take()?;
         loop {
-            match items.next() {
-                Some(object) => {
-                    if !std::mem::take(&mut first) {
-                        out.push(b',');
-                    }
-                    object.write_json(&mut out);
-                }
-                None => {
-                    out.extend_from_slice(b"]}");
-                    return Some(Bytes::from(out));
-                }
+            if !write(&mut out) {
+                out.extend_from_slice(tail);
+                return Some(Bytes::from(out));
             }
             if out.len() >= CHUNK {
                 pending = Some(Vec::with_capacity(CHUNK + 8192));
@@ -142,7 +202,7 @@ fn streamed_list(accept: Accept, head: String, items: Vec<Arc<Object>>) -> Respo
             }
         }
     });
-    let mut response = text_response(StatusCode::OK, "application/json", Vec::new());
+    let mut response = text_response(StatusCode::OK, kind, Vec::new());
     if gzip {
         *response.body_mut() = compress::stream(chunks);
         compress::mark(&mut response);
@@ -152,41 +212,54 @@ fn streamed_list(accept: Accept, head: String, items: Vec<Arc<Object>>) -> Respo
     response
 }
 
-fn write_event(served: &Served, shape: Shape, event: &Result<WatchEvent>, options: table::Options, out: &mut Vec<u8>) {
+/// One event as it goes over the wire. What does not depend on who asks is encoded once for all watchers.
+fn frame(served: &Served, accept: Accept, event: &Result<WatchEvent>, table: impl FnOnce() -> table::Options) -> Bytes {
+    let encoding = accept.encoding;
     let (kind, object) = match event {
         Ok(WatchEvent::Added(o)) => ("ADDED", o),
         Ok(WatchEvent::Modified(o)) => ("MODIFIED", o),
         Ok(WatchEvent::Deleted(o)) => ("DELETED", o),
         Ok(WatchEvent::Bookmark { revision, initial_events_end }) => {
-            let object = bookmark(served, shape, *revision, *initial_events_end);
-            return line("BOOKMARK", |out| json::write(&object, out), out);
+            let object = bookmark(served, accept.shape, *revision, *initial_events_end);
+            return tree_frame(encoding, "BOOKMARK", &object);
         }
-        Err(status) => return line("ERROR", |out| json::write(&status.to_value(), out), out),
+        Err(status) => return tree_frame(encoding, "ERROR", &status.to_value()),
     };
-    match shape {
-        Shape::Plain => line(kind, |out| object.write_json(out), out),
-        Shape::Table => {
-            let table = table::of_object(served.resource, &object.value(), options);
-            line(kind, |out| json::write(&table, out), out);
-        }
-        Shape::Metadata | Shape::MetadataList => {
-            let partial = table::partial_metadata(&object.value());
-            line(kind, |out| json::write(&partial, out), out);
-        }
+    match accept.shape {
+        Shape::Plain => forms::shared(object, encoding, accept.shape, kind, || match encoding {
+            Encoding::Protobuf => {
+                let envelope = protobuf::encode_as(served.schema.get(), &object.value());
+                protobuf::watch_frame(kind, &envelope).into()
+            }
+            Encoding::Json | Encoding::Yaml => line(kind, object.body().len(), |out| object.write_json(out)),
+        }),
+        Shape::Table => tree_frame(encoding, kind, &table::of_object(served.resource, &object.value(), table())),
+        Shape::Metadata | Shape::MetadataList => forms::shared(object, encoding, accept.shape, kind, || {
+            tree_frame(encoding, kind, &table::partial_metadata(&object.value()))
+        }),
     }
 }
 
-fn line(kind: &str, object: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+fn tree_frame(encoding: Encoding, kind: &str, object: &Value) -> Bytes {
+    match encoding {
+        Encoding::Protobuf => protobuf::watch_frame(kind, &protobuf::encode(object).unwrap_or_default()).into(),
+        Encoding::Json | Encoding::Yaml => line(kind, 512, |out| json::write(object, out)),
+    }
+}
+
+fn line(kind: &str, size: usize, object: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(size + 96);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
-    object(out);
+    object(&mut out);
     out.extend_from_slice(b"}\n");
+    Bytes::from(out)
 }
 
 fn bookmark(served: &Served, shape: Shape, revision: u64, initial_events_end: bool) -> Value {
     let gvk = served.info.gvk();
-    let mut meta = value!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    let mut meta = value!({"resourceVersion": revision.to_string()});
     if initial_events_end {
         meta.set("annotations", value!({"k8s.io/initial-events-end": "true"}));
     }

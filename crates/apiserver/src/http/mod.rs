@@ -1,9 +1,11 @@
 //! HTTP: from bytes to handlers and back.
 
+mod accept;
 pub(crate) mod body;
 mod compress;
 mod connect;
 mod encode;
+mod forms;
 mod gather;
 mod impersonate;
 pub mod limits;

@@ -1,97 +1,26 @@
-//! Media types: what the client sends and what it will take (upstream `negotiation`).
+//! Answers in the encoding the client takes, and bodies in the one it sends (upstream `negotiation`).
 
+use super::accept::{ACCEPTED, PROTOBUF};
+pub use super::accept::{Accept, Encoding, Offer, Shape, accept, aggregated};
 use super::{Body, compress, text_response};
 use canopus_api::{Result, Status, Value, json, protobuf, yaml};
 use http::{HeaderMap, Response, StatusCode, header};
 
-const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    Json,
-    Yaml,
-}
-
-/// What an answer is to be transformed into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    Plain,
-    Table,
-    Metadata,
-    MetadataList,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accept {
-    pub encoding: Encoding,
-    pub shape: Shape,
-    pub gzip: bool,
-}
-
-/// The first alternative of the Accept header that can be served.
-pub fn accept(headers: &HeaderMap) -> Result<Accept> {
-    accept_of(headers, |_| true)
-}
-
-/// The same where requests themselves are the objects (SubjectAccessReview), of which there are no tables.
-pub fn accept_without_tables(headers: &HeaderMap) -> Result<Accept> {
-    accept_of(headers, |shape| shape != Shape::Table)
-}
-
-fn accept_of(headers: &HeaderMap, served: impl Fn(Shape) -> bool) -> Result<Accept> {
-    let text = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let gzip = compress::accepted(headers);
-    if text.is_empty() {
-        return Ok(Accept { encoding: Encoding::Json, shape: Shape::Plain, gzip });
-    }
-    let first = text.split(',').filter_map(alternative).find(|(_, shape)| served(*shape));
-    let (encoding, shape) = first.ok_or_else(|| Status::not_acceptable(ACCEPTED))?;
-    Ok(Accept { encoding, shape, gzip })
-}
-
-fn alternative(text: &str) -> Option<(Encoding, Shape)> {
-    let mut parts = text.split(';').map(str::trim);
-    let encoding = match parts.next()? {
-        "application/json" | "*/*" | "application/*" => Encoding::Json,
-        "application/yaml" => Encoding::Yaml,
-        _ => return None,
-    };
-    let (mut kind, mut group, mut version) = ("", "", "");
-    for part in parts {
-        match part.split_once('=') {
-            Some(("as", v)) => kind = v,
-            Some(("g", v)) => group = v,
-            Some(("v", v)) => version = v,
-            _ => {}
-        }
-    }
-    let shape = match (kind, group, version) {
-        ("", ..) => Shape::Plain,
-        ("Table", "meta.k8s.io", "v1") => Shape::Table,
-        ("PartialObjectMetadata", "meta.k8s.io", "v1") => Shape::Metadata,
-        ("PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::MetadataList,
-        _ => return None,
-    };
-    Some((encoding, shape))
-}
-
-/// Whether the client asks for aggregated discovery.
-pub fn wants_aggregated(headers: &HeaderMap) -> bool {
-    let text = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let served = |part: &str| {
-        let has = |p: &str| part.split(';').any(|x| x.trim() == p);
-        has("application/json") && has("g=apidiscovery.k8s.io") && has("v=v2") && has("as=APIGroupDiscoveryList")
-    };
-    text.split(',').find(|p| p.trim_start().starts_with("application/json") || p.contains("*/*")).is_some_and(served)
-}
-
 /// A value in the encoding the client prefers.
 pub fn respond(accept: Accept, code: StatusCode, value: &Value) -> Response<Body> {
-    let (kind, bytes) = match accept.encoding {
-        Encoding::Json => ("application/json", json::to_vec(value)),
-        Encoding::Yaml => ("application/yaml", yaml::to_yaml(value).into_bytes()),
+    let bytes = match accept.encoding {
+        Encoding::Json if accept.pretty => json::pretty(value, "  ").into_bytes(),
+        Encoding::Json => json::to_vec(value),
+        Encoding::Yaml => yaml::to_yaml(value).into_bytes(),
+        Encoding::Protobuf => match protobuf::encode(value) {
+            Some(bytes) => bytes,
+            // A kind without messages, such as a table: what it is said in cannot be said so either.
+            None => {
+                return respond(Accept::JSON, StatusCode::NOT_ACCEPTABLE, &Status::not_acceptable(ACCEPTED).to_value());
+            }
+        },
     };
-    whole(accept, code, kind, bytes)
+    whole(accept, code, accept.encoding.media_type(), bytes)
 }
 
 /// An answer whose bytes are at hand.
@@ -106,7 +35,7 @@ pub fn whole(accept: Accept, code: StatusCode, kind: &'static str, bytes: Vec<u8
 }
 
 pub fn status(headers: &HeaderMap, status: &Status) -> Response<Body> {
-    let accept = accept(headers).unwrap_or(Accept { encoding: Encoding::Json, shape: Shape::Plain, gzip: false });
+    let accept = accept(headers, "", Offer::PLAIN).unwrap_or(Accept::JSON);
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = respond(accept, code, &status.to_value());
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
@@ -143,34 +72,10 @@ pub fn decode(bytes: &[u8], content_type: &str) -> Result<(Value, Vec<String>)> 
             let problems = parsed.strict_error().into_iter().collect();
             Ok((parsed.value, problems))
         }
-        "application/vnd.kubernetes.protobuf" => {
+        PROTOBUF => {
             let value = protobuf::decode(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
             Ok((value, Vec::new()))
         }
         _ => Err(Status::unsupported_media_type(ACCEPTED)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shape(text: &str) -> Option<Accept> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, text.parse().unwrap());
-        accept(&headers).ok()
-    }
-
-    #[test]
-    fn the_first_that_can_be_served() {
-        let json = |shape| Some(Accept { encoding: Encoding::Json, shape, gzip: false });
-        assert_eq!(shape("application/vnd.kubernetes.protobuf, */*"), json(Shape::Plain));
-        assert_eq!(shape("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), json(Shape::Table));
-        assert_eq!(shape("application/json;as=Table;v=v9;g=meta.k8s.io,application/json"), json(Shape::Plain));
-        assert_eq!(shape("application/vnd.kubernetes.protobuf"), None);
-        assert_eq!(
-            shape("application/yaml"),
-            Some(Accept { encoding: Encoding::Yaml, shape: Shape::Plain, gzip: false })
-        );
     }
 }

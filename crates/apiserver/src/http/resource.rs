@@ -1,7 +1,7 @@
 //! Requests about resources: from verb and subresource to the handler.
 
 use super::encode::{View, include_object};
-use super::negotiate::{self, Accept, Encoding, Shape};
+use super::negotiate::{self, Accept, Offer, Shape};
 use super::{Body, Call, body, connect};
 use crate::handlers::Written;
 use crate::handlers::decode::{strictness, unrecognized};
@@ -21,10 +21,15 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
         return connect::answer(server, &call, &target, connect, request).await;
     }
     allowed(&served, &call, &target, request.method().as_str())?;
-    let mut accept = match served.info.stored {
-        true => negotiate::accept(&call.headers)?,
-        false => negotiate::accept_without_tables(&call.headers)?,
+    let offer = Offer {
+        // Custom resources have no messages of their own.
+        protobuf: !served.schema.get().wire.is_empty(),
+        // Where requests themselves are the objects (SubjectAccessReview), there are no tables.
+        tables: served.info.stored,
+        metadata: true,
+        watch: call.info.verb == "watch",
     };
+    let mut accept = negotiate::accept(&call.headers, &call.query.get("pretty"), offer)?;
     accept.gzip &= server.settings.features.enabled("APIResponseCompression");
     let include = include_object(&call.query.get("includeObject"))?;
     let view = View { served: &served, accept, include, now: server.surroundings.now() };
@@ -33,7 +38,7 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
             Ok(view.object(StatusCode::OK, &*server.get(&target, call.query.get_options()?).await?))
         }
         "get" => Ok(view.object(StatusCode::OK, &*server.get_subresource(&target).await?)),
-        "list" => Ok(view.list(server.list(&target, &list_options(&call)?).await?)),
+        "list" => Ok(view.list(server.list(&target, &list_options(&call)?).await?).await),
         "watch" => {
             let mut options = list_options(&call)?;
             if options.timeout_seconds.unwrap_or(0) == 0 {
@@ -216,10 +221,10 @@ async fn delete(
     let options = call.query.delete_options(&sent)?;
     if call.info.verb == "deletecollection" {
         let list = server.delete_collection(&call.user, target, &call.query.list_options()?, &options).await?;
-        let accept = Accept { shape: Shape::Plain, encoding: Encoding::Json, gzip: view.accept.gzip };
+        let accept = Accept { shape: Shape::Plain, ..view.accept };
         let view = View { served: view.served, accept, include: view.include, now: view.now };
         let revision = server.store.revision();
-        return Ok(view.list(canopus_api::List { revision, items: list, ..Default::default() }));
+        return Ok(view.list(canopus_api::List { revision, items: list, ..Default::default() }).await);
     }
     let done = server.delete(&call.user, target, &options).await?;
     let by_old_option = sent["orphanDependents"].as_bool() == Some(false);

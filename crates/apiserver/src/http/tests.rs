@@ -1,5 +1,7 @@
 //! Requests as bytes on a connection, to a server on a store in memory.
 
+mod protobuf;
+
 use super::serve::talk;
 use crate::server::Server;
 use crate::settings::Settings;
@@ -55,16 +57,22 @@ impl Client {
     }
 
     /// The answer's head; its body may take its time.
-    async fn open(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response<Incoming> {
+    async fn open(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Response<Incoming> {
         let mut request = Request::builder().method(method).uri(path).header("host", "test");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(Bytes::from(body.to_string()))).unwrap();
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_ref()))).unwrap();
         self.requests.send_request(request).await.unwrap()
     }
 
-    async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Answer {
         let (head, body) = self.open(method, path, headers, body).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer { code: head.status, headers: head.headers, body }

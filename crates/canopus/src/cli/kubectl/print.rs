@@ -5,7 +5,7 @@ use super::discovery::Resource;
 use super::jsonpath::Template;
 use crate::cli::output;
 use anyhow::{Result, bail};
-use canopus_api::{Map, Value, json, value, yaml};
+use canopus_api::{Value, json, value, yaml};
 use std::str::FromStr;
 
 /// `-o`.
@@ -137,42 +137,7 @@ pub fn structured(format: &Format, document: &Value) -> Result<String> {
 
 /// JSON indented by four, as kubectl prints it.
 pub fn pretty(value: &Value) -> String {
-    let mut out = String::new();
-    write(value, 0, &mut out);
-    out
-}
-
-fn write(value: &Value, depth: usize, out: &mut String) {
-    match value {
-        Value::Object(map) if !map.is_empty() => write_map(map, depth, out),
-        Value::Array(items) if !items.is_empty() => {
-            for (i, item) in items.iter().enumerate() {
-                out.push_str(if i == 0 { "[" } else { "," });
-                new_line(depth + 1, out);
-                write(item, depth + 1, out);
-            }
-            new_line(depth, out);
-            out.push(']');
-        }
-        scalar => out.push_str(&json::to_string(scalar)),
-    }
-}
-
-fn write_map(map: &Map, depth: usize, out: &mut String) {
-    for (i, (key, value)) in map.iter().enumerate() {
-        out.push_str(if i == 0 { "{" } else { "," });
-        new_line(depth + 1, out);
-        out.push_str(&json::to_string(&Value::from(key)));
-        out.push_str(": ");
-        write(value, depth + 1, out);
-    }
-    new_line(depth, out);
-    out.push('}');
-}
-
-fn new_line(depth: usize, out: &mut String) {
-    out.push('\n');
-    out.extend(std::iter::repeat_n("    ", depth));
+    json::pretty(value, "    ")
 }
 
 #[cfg(test)]

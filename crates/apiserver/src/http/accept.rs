@@ -1,0 +1,268 @@
+//! The Accept header: clauses in the order clients prefer them (upstream `goautoneg`), and the first that can be served
+//! (upstream `NegotiateMediaTypeOptions`).
+
+use super::compress;
+use canopus_api::{Result, Status};
+use http::{HeaderMap, header};
+
+/// What resources can be sent as, in the order the server prefers them.
+pub const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+/// And what their watches can.
+const STREAMED: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// More clauses than any client sends.
+const MAX_CLAUSES: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl Encoding {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Encoding::Json => "application/json",
+            Encoding::Yaml => "application/yaml",
+            Encoding::Protobuf => PROTOBUF,
+        }
+    }
+
+    /// The media type of a watch; YAML has none.
+    pub fn stream_type(self) -> &'static str {
+        match self {
+            Encoding::Json | Encoding::Yaml => "application/json",
+            Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        }
+    }
+}
+
+/// What an answer is to be transformed into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Plain,
+    Table,
+    Metadata,
+    MetadataList,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    pub encoding: Encoding,
+    pub shape: Shape,
+    pub gzip: bool,
+    /// JSON for people: asked for, or a tool of people's.
+    pub pretty: bool,
+}
+
+impl Accept {
+    pub const JSON: Accept = Accept { encoding: Encoding::Json, shape: Shape::Plain, gzip: false, pretty: false };
+}
+
+/// What an endpoint can send.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    pub protobuf: bool,
+    pub tables: bool,
+    pub metadata: bool,
+    pub watch: bool,
+}
+
+impl Offer {
+    /// Discovery, errors: what has no other shape.
+    pub const PLAIN: Offer = Offer { protobuf: true, tables: false, metadata: false, watch: false };
+
+    fn takes(self, encoding: Encoding, clause: &Clause) -> Option<(Shape, bool)> {
+        let streams = encoding != Encoding::Yaml;
+        let text = |name: &str| clause.parameter(name).unwrap_or("");
+        if !["", "watch"].contains(&text("stream")) || !text("stream").is_empty() && !streams {
+            return None;
+        }
+        let resources = self.tables || self.metadata;
+        if !(text("sv").is_empty() || resources && text("sv") == "v1") {
+            return None;
+        }
+        let plain = !["as", "g", "v"].iter().any(|name| clause.parameter(name).is_some());
+        let shape = match (text("as"), text("g"), text("v")) {
+            _ if plain => Shape::Plain,
+            ("Table", "meta.k8s.io", "v1") => Shape::Table,
+            ("PartialObjectMetadata", "meta.k8s.io", "v1") => Shape::Metadata,
+            ("PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::MetadataList,
+            _ => return None,
+        };
+        let served = match shape {
+            Shape::Plain => encoding != Encoding::Protobuf || self.protobuf,
+            Shape::Table => self.tables && encoding != Encoding::Protobuf,
+            Shape::Metadata | Shape::MetadataList => self.metadata,
+        };
+        served.then_some((shape, text("pretty") == "1"))
+    }
+}
+
+struct Clause<'a> {
+    main: &'a str,
+    sub: &'a str,
+    quality: f64,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Clause<'a> {
+    fn parse(text: &'a str) -> Option<Clause<'a>> {
+        let mut parts = text.split(';');
+        let kind = parts.next()?.trim();
+        let (main, sub) = match kind.split_once('/') {
+            Some((main, sub)) if !sub.contains('/') => (main.trim(), sub.trim()),
+            None if kind == "*" => ("*", "*"),
+            _ => return None,
+        };
+        let mut clause = Clause { main, sub, quality: 1.0, parameters: Vec::new() };
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            match name.trim() {
+                "q" => clause.quality = value.trim().parse().unwrap_or(0.0),
+                name => clause.parameters.push((name, value.trim())),
+            }
+        }
+        Some(clause)
+    }
+
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        self.parameters.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    fn matches(&self, encoding: Encoding) -> bool {
+        let (main, sub) = encoding.media_type().split_once('/').unwrap_or_default();
+        (self.main == main && (self.sub == sub || self.sub == "*")) || (self.main == "*" && self.sub == "*")
+    }
+
+    /// Upstream's order, which is not a total one.
+    fn before(&self, other: &Clause) -> bool {
+        self.quality > other.quality || (self.main != "*" && other.main == "*") || (self.sub != "*" && other.sub == "*")
+    }
+}
+
+/// The clauses of a header, the preferred first.
+fn clauses(text: &str) -> Vec<Clause<'_>> {
+    let mut sorted: Vec<Clause> = Vec::new();
+    for clause in text.split(',').filter_map(Clause::parse).take(MAX_CLAUSES) {
+        let mut at = sorted.len();
+        while at > 0 && clause.before(&sorted[at - 1]) {
+            at -= 1;
+        }
+        sorted.insert(at, clause);
+    }
+    sorted
+}
+
+fn header(headers: &HeaderMap) -> &str {
+    headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("")
+}
+
+/// What to send to a client that accepts this; `query_pretty` is the request's `pretty` parameter.
+pub fn accept(headers: &HeaderMap, query_pretty: &str, offer: Offer) -> Result<Accept> {
+    let gzip = compress::accepted(headers);
+    let human = || {
+        let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+        ["curl", "Wget", "Mozilla/5.0"].iter().any(|tool| agent.starts_with(tool))
+    };
+    let asked = match query_pretty {
+        "" => human(),
+        text => ["1", "t", "T", "true", "TRUE", "True"].contains(&text),
+    };
+    let text = header(headers);
+    if text.is_empty() {
+        return Ok(Accept { gzip, pretty: asked, ..Accept::JSON });
+    }
+    let order = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
+    for clause in clauses(text) {
+        for encoding in order.into_iter().filter(|encoding| clause.matches(*encoding)) {
+            if offer.watch && encoding == Encoding::Yaml {
+                continue;
+            }
+            if let Some((shape, pretty)) = offer.takes(encoding, &clause) {
+                return Ok(Accept { encoding, shape, gzip, pretty: pretty || asked });
+            }
+        }
+    }
+    Err(Status::not_acceptable(if offer.watch { STREAMED } else { ACCEPTED }))
+}
+
+/// The encoding in which the client takes aggregated discovery, if it does (KEP-3352).
+pub fn aggregated(headers: &HeaderMap) -> Option<Encoding> {
+    let wanted = |clause: &Clause| {
+        clause.parameter("g") == Some("apidiscovery.k8s.io")
+            && clause.parameter("v") == Some("v2")
+            && clause.parameter("as") == Some("APIGroupDiscoveryList")
+    };
+    let order = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
+    let clauses = clauses(header(headers));
+    let clause = clauses.iter().find(|clause| wanted(clause) && order.iter().any(|e| clause.matches(*e)))?;
+    order.into_iter().find(|encoding| clause.matches(*encoding))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESOURCE: Offer = Offer { protobuf: true, tables: true, metadata: true, watch: false };
+
+    fn headers(text: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, text.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn the_first_that_can_be_served() {
+        use Encoding::{Json, Protobuf, Yaml};
+        let custom = Offer { protobuf: false, ..RESOURCE };
+        let watch = Offer { watch: true, ..RESOURCE };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        let metadata_first = format!("{metadata},application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+        for (text, offer, expected) in [
+            ("application/vnd.kubernetes.protobuf, */*", RESOURCE, Some((Protobuf, Shape::Plain))),
+            ("application/vnd.kubernetes.protobuf, */*", custom, Some((Json, Shape::Plain))),
+            ("application/vnd.kubernetes.protobuf", custom, None),
+            ("application/json;q=0.5, application/yaml", RESOURCE, Some((Yaml, Shape::Plain))),
+            ("*/*, application/yaml;q=0.1", RESOURCE, Some((Yaml, Shape::Plain))),
+            ("application/*;q=0.9", RESOURCE, Some((Json, Shape::Plain))),
+            ("*", RESOURCE, Some((Json, Shape::Plain))),
+            ("text/html, nonsense, a/b/c", RESOURCE, None),
+            (table, RESOURCE, Some((Json, Shape::Table))),
+            (table, Offer::PLAIN, Some((Json, Shape::Plain))),
+            (&table.replace("v=v1", "v=v9"), RESOURCE, Some((Json, Shape::Plain))),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", RESOURCE, None),
+            (&metadata_first, RESOURCE, Some((Protobuf, Shape::Metadata))),
+            (metadata, custom, Some((Protobuf, Shape::Metadata))),
+            ("application/json;stream=watch", watch, Some((Json, Shape::Plain))),
+            ("application/json;stream=x", watch, None),
+            ("application/yaml", watch, None),
+            ("application/json;sv=v1", RESOURCE, Some((Json, Shape::Plain))),
+            ("application/json;sv=v2", RESOURCE, None),
+        ] {
+            let got = accept(&headers(text), "", offer).ok().map(|a| (a.encoding, a.shape));
+            assert_eq!(got, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn people_get_json_they_can_read() {
+        let mut headers = headers("application/json;pretty=1");
+        assert!(accept(&headers, "", Offer::PLAIN).unwrap().pretty);
+        headers.remove(header::ACCEPT);
+        assert!(accept(&headers, "true", Offer::PLAIN).unwrap().pretty);
+        headers.insert(header::USER_AGENT, "curl/8".parse().unwrap());
+        assert!(accept(&headers, "", Offer::PLAIN).unwrap().pretty);
+        assert!(!accept(&headers, "0", Offer::PLAIN).unwrap().pretty);
+    }
+
+    #[test]
+    fn aggregated_discovery_wins_over_plain() {
+        let v2 = "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let of = |text: String| aggregated(&headers(&text));
+        assert_eq!(of(format!("application/json,application/json;{v2}")), Some(Encoding::Json));
+        assert_eq!(of(format!("application/vnd.kubernetes.protobuf;{v2},application/json")), Some(Encoding::Protobuf));
+        assert_eq!(of("application/json".into()), None);
+    }
+}
