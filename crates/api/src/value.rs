@@ -5,6 +5,7 @@
 
 use compact_str::CompactString;
 use std::ops::Index;
+use std::sync::Arc;
 
 /// A JSON value. Integers and floats are kept apart, as Kubernetes does.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,11 +20,13 @@ pub enum Value {
     Object(Map),
 }
 
-/// A JSON object: entries sorted by key, no duplicates.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Map {
-    entries: Vec<(CompactString, Value)>,
-}
+/// A JSON object: entries sorted by key, no duplicates. Cloning shares them until one of the two is changed, so that an
+/// update of a status does not copy the spec beside it, and what two revisions have in common is seen at once to be
+/// equal.
+#[derive(Clone, Default)]
+pub struct Map(Option<Arc<Vec<Entry>>>);
+
+type Entry = (CompactString, Value);
 
 static NULL: Value = Value::Null;
 
@@ -35,32 +38,51 @@ impl Map {
         Map::default()
     }
 
+    fn entries(&self) -> &[Entry] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// The entries as nobody else has them.
+    fn own(&mut self) -> &mut Vec<Entry> {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries().is_empty()
+    }
+
+    /// Whether the two are known to be equal without a look at what they hold. False says nothing.
+    pub fn is_shared_with(&self, other: &Map) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     fn position(&self, key: &str) -> Result<usize, usize> {
-        self.entries.binary_search_by(|(k, _)| k.as_str().cmp(key))
+        self.entries().binary_search_by(|(k, _)| k.as_str().cmp(key))
     }
 
     fn find(&self, key: &str) -> Option<usize> {
+        let entries = self.entries();
         // Most maps are small, and most keys differ in length already: that is cheaper to see than which is greater.
-        if self.entries.len() <= SMALL {
-            return self.entries.iter().position(|(k, _)| k.as_str() == key);
+        if entries.len() <= SMALL {
+            return entries.iter().position(|(k, _)| k.as_str() == key);
         }
         self.position(key).ok()
     }
 
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.find(key).map(|i| &self.entries[i].1)
+        self.find(key).map(|i| &self.entries()[i].1)
     }
 
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
-        self.find(key).map(|i| &mut self.entries[i].1)
+        self.find(key).map(|i| &mut self.own()[i].1)
     }
 
     pub fn contains_key(&self, key: &str) -> bool {
@@ -71,16 +93,16 @@ impl Map {
     pub fn insert(&mut self, key: impl Into<CompactString>, value: impl Into<Value>) -> Option<Value> {
         let (key, value) = (key.into(), value.into());
         match self.position(&key) {
-            Ok(i) => Some(std::mem::replace(&mut self.entries[i].1, value)),
+            Ok(i) => Some(std::mem::replace(&mut self.own()[i].1, value)),
             Err(i) => {
-                self.entries.insert(i, (key, value));
+                self.own().insert(i, (key, value));
                 None
             }
         }
     }
 
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.find(key).map(|i| self.entries.remove(i).1)
+        self.find(key).map(|i| self.own().remove(i).1)
     }
 
     /// The value at `key`, made by `make` when it is absent.
@@ -88,43 +110,43 @@ impl Map {
         let i = match self.position(key) {
             Ok(i) => i,
             Err(i) => {
-                self.entries.insert(i, (key.into(), make()));
+                self.own().insert(i, (key.into(), make()));
                 i
             }
         };
-        &mut self.entries[i].1
+        &mut self.own()[i].1
     }
 
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&CompactString, &Value)> + ExactSizeIterator {
-        self.entries.iter().map(|(k, v)| (k, v))
+        self.entries().iter().map(|(k, v)| (k, v))
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&CompactString, &mut Value)> {
-        self.entries.iter_mut().map(|(k, v)| (&*k, v))
+        self.own().iter_mut().map(|(k, v)| (&*k, v))
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &CompactString> {
-        self.entries.iter().map(|(k, _)| k)
+        self.entries().iter().map(|(k, _)| k)
     }
 
     pub fn values(&self) -> impl Iterator<Item = &Value> {
-        self.entries.iter().map(|(_, v)| v)
+        self.entries().iter().map(|(_, v)| v)
     }
 
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Value> {
-        self.entries.iter_mut().map(|(_, v)| v)
+        self.own().iter_mut().map(|(_, v)| v)
     }
 
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
-        self.entries.retain_mut(|(k, v)| keep(k, v));
+        self.own().retain_mut(|(k, v)| keep(k, v));
     }
 
     /// Takes entries in any order. Of duplicate keys the last wins; the others are handed to `duplicate`.
-    pub(crate) fn from_unsorted(mut entries: Vec<(CompactString, Value)>, mut duplicate: impl FnMut(&str)) -> Map {
+    pub(crate) fn from_unsorted(mut entries: Vec<Entry>, mut duplicate: impl FnMut(&str)) -> Map {
         let sorted = entries.windows(2).all(|w| w[0].0 < w[1].0);
         if !sorted {
             entries.sort_by(|a, b| a.0.cmp(&b.0));
-            let mut kept: Vec<(CompactString, Value)> = Vec::with_capacity(entries.len());
+            let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
             for entry in entries {
                 match kept.last_mut() {
                     Some(last) if last.0 == entry.0 => {
@@ -137,7 +159,19 @@ impl Map {
             entries = kept;
         }
         entries.shrink_to_fit();
-        Map { entries }
+        Map((!entries.is_empty()).then(|| Arc::new(entries)))
+    }
+}
+
+impl PartialEq for Map {
+    fn eq(&self, other: &Map) -> bool {
+        self.is_shared_with(other) || self.entries() == other.entries()
+    }
+}
+
+impl std::fmt::Debug for Map {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -148,10 +182,10 @@ impl<K: Into<CompactString>, V: Into<Value>> FromIterator<(K, V)> for Map {
 }
 
 impl IntoIterator for Map {
-    type Item = (CompactString, Value);
-    type IntoIter = std::vec::IntoIter<(CompactString, Value)>;
+    type Item = Entry;
+    type IntoIter = std::vec::IntoIter<Entry>;
     fn into_iter(self) -> Self::IntoIter {
-        self.entries.into_iter()
+        self.0.map(Arc::unwrap_or_clone).unwrap_or_default().into_iter()
     }
 }
 
@@ -499,6 +533,19 @@ mod tests {
         let name = String::from("x");
         let v = value!({"b": [1, {"c": null}, "s"], "a": name, "n": {}, "e": []});
         assert_eq!(crate::json::to_string(&v), r#"{"a":"x","b":[1,{"c":null},"s"],"e":[],"n":{}}"#);
+    }
+
+    #[test]
+    fn a_clone_shares_until_it_changes() {
+        let old = value!({"spec": {"a": {"b": 1}, "c": {}}, "status": {"x": 1}});
+        let mut new = old.clone();
+        new.set_path(&["status", "x"], 2);
+        let shared = |field: &str| new[field].as_object().unwrap().is_shared_with(old[field].as_object().unwrap());
+        assert!(shared("spec") && !shared("status"));
+        assert_eq!((old["status"]["x"].int(), new["status"]["x"].int()), (1, 2));
+        let mut entries = new["spec"].as_object().unwrap().clone();
+        assert_eq!((entries.remove("nope"), entries.get_mut("nope")), (None, None));
+        assert!(entries.is_shared_with(new["spec"].as_object().unwrap()), "nothing was changed");
     }
 
     #[test]

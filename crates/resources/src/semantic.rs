@@ -67,7 +67,7 @@ pub fn equal(a: &Value, b: &Value) -> bool {
 
 fn same(key: &str, a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Object(a), Value::Object(b)) => same_objects(key, a, b),
+        (Value::Object(a), Value::Object(b)) => a.is_shared_with(b) || same_objects(key, a, b),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same("", a, b)),
         _ if a == b => true,
         _ if matches!(key, "sizeLimit" | "divisor") => same_quantity(a, b),

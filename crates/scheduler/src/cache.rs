@@ -14,6 +14,8 @@ pub struct Cache {
     pods: HashMap<CompactString, Placed>,
     /// Names of nodes that changed since the last snapshot.
     dirty: BTreeSet<CompactString>,
+    /// How much has changed that was not the scheduler's own doing.
+    foreign: u64,
 }
 
 #[derive(Default)]
@@ -34,6 +36,7 @@ struct Placed {
 impl Cache {
     /// Takes in a new or changed Node; answers its former state.
     pub fn put_node(&mut self, node: Arc<Node>) -> Option<Arc<Node>> {
+        self.foreign += 1;
         let entry = self.nodes.entry(node.name.clone()).or_default();
         let old = entry.exists.then(|| entry.info.node.clone());
         self.dirty.insert(node.name.clone());
@@ -45,6 +48,7 @@ impl Cache {
     pub fn remove_node(&mut self, name: &str) {
         if let Some(entry) = self.nodes.get_mut(name) {
             entry.exists = false;
+            self.foreign += 1;
             self.dirty.insert(name.into());
             self.drop_if_empty(name);
         }
@@ -53,6 +57,7 @@ impl Cache {
     /// A pod with a node, as the API has it: a new one, an assumed one confirmed, or one that changed.
     /// Answers what was known of it before.
     pub fn put_pod(&mut self, pod: Arc<Pod>) -> Option<Arc<Pod>> {
+        self.foreign += 1;
         self.place(pod, false)
     }
 
@@ -78,6 +83,7 @@ impl Cache {
 
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<Pod>> {
         let placed = self.pods.remove(uid)?;
+        self.foreign += 1;
         let name = &placed.pod.node;
         if let Some(entry) = self.nodes.get_mut(name) {
             entry.info.remove(&placed.pod);
@@ -110,6 +116,7 @@ impl Cache {
 
     /// Brings `snapshot` up to date. Costs what changed, not what there is, unless nodes come or go.
     pub fn update(&mut self, snapshot: &mut Snapshot) {
+        snapshot.foreign = self.foreign;
         let mut relist = false;
         for name in std::mem::take(&mut self.dirty) {
             let now = self.nodes.get(&name).filter(|e| e.exists);
@@ -126,7 +133,7 @@ impl Cache {
             }
         }
         if relist {
-            *snapshot = Snapshot::default();
+            *snapshot = Snapshot { foreign: self.foreign, ..Snapshot::default() };
             for (name, entry) in self.nodes.iter().filter(|(_, e)| e.exists) {
                 snapshot.index.insert(name.clone(), snapshot.nodes.len());
                 snapshot.count_images(&entry.info.node, 1);
@@ -143,11 +150,17 @@ pub struct Snapshot {
     index: HashMap<CompactString, usize>,
     /// How many nodes have an image.
     images: HashMap<CompactString, usize>,
+    foreign: u64,
 }
 
 impl Snapshot {
     pub fn nodes(&self) -> &[NodeInfo] {
         &self.nodes
+    }
+
+    /// Changes when anything does besides the placements that the scheduler itself has assumed.
+    pub fn foreign(&self) -> u64 {
+        self.foreign
     }
 
     pub fn len(&self) -> usize {
@@ -160,6 +173,11 @@ impl Snapshot {
 
     pub fn get(&self, name: &str) -> Option<&NodeInfo> {
         self.index.get(name).map(|at| &self.nodes[*at])
+    }
+
+    /// Where among [`Self::nodes`] one is.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
     }
 
     pub fn having_image(&self, image: &str) -> usize {

@@ -1,8 +1,9 @@
 //! One scheduling cycle as a pure function: pod and nodes in, a node or the reasons why there is none out
 //! (upstream `schedulePod`).
 
+use crate::batch::Batch;
 use crate::cache::Snapshot;
-use crate::framework::{Check, Filter, Reason, Score, Verdict};
+use crate::framework::{Check, Filter, Reason, Verdict};
 use crate::node::NodeInfo;
 use crate::plugins::PLUGINS;
 use crate::pod::Pod;
@@ -20,19 +21,21 @@ pub struct Turn {
     next: usize,
     /// State of the generator that chooses among equals.
     random: u64,
+    /// What the last cycle found, for more pods of the kind.
+    batch: Option<Batch>,
 }
 
 impl Turn {
     pub fn new(seed: u64) -> Turn {
-        Turn { next: 0, random: seed | 1 }
+        Turn { next: 0, random: seed | 1, batch: None }
     }
 
-    /// A number below `bound` (xorshift64*).
-    fn below(&mut self, bound: u64) -> u64 {
+    /// A number (xorshift64*).
+    pub(crate) fn chance(&mut self) -> u64 {
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
         self.random ^= self.random >> 27;
-        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound.max(1)
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33
     }
 }
 
@@ -83,35 +86,67 @@ fn nodes_to_find(all: usize) -> usize {
 
 /// The best node for `pod`.
 pub fn schedule(pod: &Pod, nodes: &Snapshot, turn: &mut Turn) -> Result<CompactString, FitError> {
+    if let Some(mut batch) = turn.batch.take()
+        && let Some(node) = batch.next(pod, nodes, turn)
+    {
+        turn.batch = Some(batch);
+        return Ok(node);
+    }
     let feasible = find(pod, nodes, turn)?;
-    match feasible.as_slice() {
-        [only] => Ok(only.node.name.clone()),
-        many => Ok(best(pod, nodes, many, turn).node.name.clone()),
+    let mut batch = Batch::of(pod, nodes, &feasible, turn);
+    let node = batch.next(pod, nodes, turn).unwrap_or_else(|| feasible[0].node.name.clone());
+    turn.batch = Some(batch);
+    Ok(node)
+}
+
+pub(crate) type Named<T> = (&'static str, T);
+
+/// What the filters have to ask of each node, and the only nodes that come into question, if there is such a choice.
+pub(crate) struct Checks<'a> {
+    checks: Vec<Named<Check<'a>>>,
+    among: Option<(BTreeSet<&'a str>, &'static str)>,
+}
+
+impl<'a> Checks<'a> {
+    /// # Errors
+    /// Why no node comes into question, and who says so.
+    pub(crate) fn of(pod: &'a Pod) -> Result<Checks<'a>, Named<Reason>> {
+        let (mut checks, mut among) = (Vec::new(), None);
+        for plugin in PLUGINS {
+            match plugin.filter(pod) {
+                Filter::Skip => {}
+                Filter::Check(check) => checks.push((plugin.name(), check)),
+                Filter::Among(names, check) => {
+                    checks.push((plugin.name(), check));
+                    among = Some((names, plugin.name()));
+                }
+                Filter::Reject(reason) => return Err((plugin.name(), reason)),
+            }
+        }
+        Ok(Checks { checks, among })
+    }
+
+    pub(crate) fn rejection(&self, info: &NodeInfo) -> Option<Named<Vec<Reason>>> {
+        self.checks.iter().find_map(|(plugin, check)| match check(info) {
+            Verdict::Fits => None,
+            Verdict::Rejected(reasons) => Some((*plugin, reasons)),
+        })
     }
 }
 
 /// Enough nodes that pass all filters; never none.
 fn find<'n>(pod: &Pod, nodes: &'n Snapshot, turn: &mut Turn) -> Result<Vec<&'n NodeInfo>, FitError> {
     let mut failed = FitError { nodes: nodes.len(), ..FitError::default() };
-    let mut checks: Vec<(&'static str, Check)> = Vec::new();
-    let mut among: Option<(BTreeSet<&str>, &'static str)> = None;
-    for plugin in PLUGINS {
-        match plugin.filter(pod) {
-            Filter::Skip => {}
-            Filter::Check(check) => checks.push((plugin.name(), check)),
-            Filter::Among(names, check) => {
-                checks.push((plugin.name(), check));
-                among = Some((names, plugin.name()));
-            }
-            Filter::Reject(reason) => {
-                failed.whole = Some(reason);
-                failed.rejected_by.insert(plugin.name());
-                return Err(failed);
-            }
+    let checks = match Checks::of(pod) {
+        Ok(checks) => checks,
+        Err((plugin, reason)) => {
+            failed.whole = Some(reason);
+            failed.rejected_by.insert(plugin);
+            return Err(failed);
         }
-    }
+    };
     let named: Option<Vec<&NodeInfo>> =
-        among.as_ref().map(|(names, _)| names.iter().filter_map(|name| nodes.get(name)).collect());
+        checks.among.as_ref().map(|(names, _)| names.iter().filter_map(|name| nodes.get(name)).collect());
     let count = named.as_ref().map_or(nodes.len(), Vec::len);
     let enough = nodes_to_find(count);
     let mut feasible = Vec::with_capacity(enough);
@@ -123,11 +158,7 @@ fn find<'n>(pod: &Pod, nodes: &'n Snapshot, turn: &mut Turn) -> Result<Vec<&'n N
         let at = (turn.next + step) % count;
         let info = named.as_ref().map_or_else(|| &nodes.nodes()[at], |named| named[at]);
         looked_at += 1;
-        let rejected = checks.iter().find_map(|(plugin, check)| match check(info) {
-            Verdict::Fits => None,
-            Verdict::Rejected(reasons) => Some((plugin, reasons)),
-        });
-        match rejected {
+        match checks.rejection(info) {
             None => feasible.push(info),
             Some((plugin, reasons)) => {
                 failed.rejected_by.insert(plugin);
@@ -139,39 +170,11 @@ fn find<'n>(pod: &Pod, nodes: &'n Snapshot, turn: &mut Turn) -> Result<Vec<&'n N
     if !feasible.is_empty() {
         return Ok(feasible);
     }
-    if let Some((_, plugin)) = among.filter(|_| count < nodes.len()) {
+    if let Some((_, plugin)) = checks.among.filter(|_| count < nodes.len()) {
         failed.rejected_by.insert(plugin);
         failed.count(format!("node(s) didn't satisfy plugin(s) [{plugin}]").into(), nodes.len() - count);
     }
     Err(failed)
-}
-
-/// The one with the highest weighted score; among equals any.
-fn best<'n>(pod: &Pod, nodes: &Snapshot, feasible: &[&'n NodeInfo], turn: &mut Turn) -> &'n NodeInfo {
-    let mut totals = vec![0i64; feasible.len()];
-    let mut scores = vec![0i64; feasible.len()];
-    for plugin in PLUGINS {
-        let Some(Score { of, normalize }) = plugin.score(pod, nodes) else { continue };
-        for (score, info) in scores.iter_mut().zip(feasible) {
-            *score = of(info);
-        }
-        normalize.apply(&mut scores);
-        for (total, score) in totals.iter_mut().zip(&scores) {
-            *total += score * plugin.weight();
-        }
-    }
-    let (mut chosen, mut equals) = (0, 1);
-    for at in 1..totals.len() {
-        if totals[at] > totals[chosen] {
-            (chosen, equals) = (at, 1);
-        } else if totals[at] == totals[chosen] {
-            equals += 1;
-            if turn.below(equals) == 0 {
-                chosen = at;
-            }
-        }
-    }
-    feasible[chosen]
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! [`queue`] says which pod is next, [`cache`] what the nodes hold, [`plugins`] which nodes a pod fits on and which
 //! are best, [`cycle`] puts those together as a pure function; [`run`] follows the API and binds.
 
+mod batch;
 pub mod cache;
 pub mod cycle;
 pub mod framework;

@@ -114,6 +114,19 @@ impl Pod {
         }
     }
 
+    /// Whether the two are the same to every plugin: what suits one suits the other (KEP-5598's signature).
+    pub fn is_like(&self, other: &Pod) -> bool {
+        self.requests == other.requests
+            && self.ports == other.ports
+            && self.tolerations == other.tolerations
+            && self.required == other.required
+            && self.preferred == other.preferred
+            && self.gates == other.gates
+            && self.images == other.images
+            && self.containers == other.containers
+            && self.node == other.node
+    }
+
     /// `namespace/name`
     pub fn key(&self) -> CompactString {
         compact_str::format_compact!("{}/{}", self.namespace, self.name)

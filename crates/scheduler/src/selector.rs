@@ -7,7 +7,7 @@ use canopus_api::{LabelSelector, Value, value};
 use std::collections::BTreeSet;
 
 /// One `v1.NodeSelectorTerm`. A term that says nothing matches nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Term {
     labels: LabelSelector,
     fields: LabelSelector,
@@ -30,7 +30,7 @@ impl Term {
 }
 
 /// `spec.nodeSelector` and the required part of the node affinity: both must match; of the terms one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Required {
     labels: LabelSelector,
     terms: Option<Vec<Term>>,
@@ -71,7 +71,7 @@ impl Required {
 }
 
 /// The preferred part of the node affinity.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Preferred(Vec<(i64, Term)>);
 
 impl Preferred {
