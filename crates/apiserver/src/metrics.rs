@@ -38,6 +38,7 @@ struct Requests {
 #[derive(Default)]
 pub struct Metrics {
     requests: Mutex<Requests>,
+    pub webhooks: std::sync::Arc<crate::admission::webhook::metrics::Metrics>,
 }
 
 impl Metrics {

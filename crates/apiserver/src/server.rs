@@ -269,6 +269,20 @@ impl Server {
         }
     }
 
+    /// Makes an object that somebody else changed one of ours again: what the schema does not know goes, defaults come.
+    pub fn reshape(&self, gvr: &Gvr, subresource: &str, object: &mut Value) -> Result<()> {
+        let served = self.served(gvr)?;
+        let own = (served.info.group, served.info.version, served.info.kind);
+        let part = served.info.subresource(subresource).map_or(own, |s| s.kind);
+        if part == own {
+            canopus_api::schema::decode(served.schema.get(), object).map_err(Status::internal)?;
+            served.resource.default(object);
+        } else if let Some(ty) = canopus_schema::kind(part.0, part.1, part.2) {
+            canopus_api::schema::decode(ty.get(), object).map_err(Status::internal)?;
+        }
+        Ok(())
+    }
+
     /// Commits one write. Conflict: Err with `modified`, AlreadyExists or NotFound as fits the expectation.
     pub async fn commit(
         &self,

@@ -12,12 +12,14 @@ use crate::pki;
 use crate::server::{Gates, Server};
 use crate::settings::Settings;
 use crate::surroundings::{Surroundings, System};
+use bytes::Bytes;
 use canopus_api::{Object, Time, Value, View};
 use canopus_store::{Limits, memory::MemoryStore};
+use http_body_util::{BodyExt, Full};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Unix seconds.
 pub struct At(pub i64);
@@ -99,4 +101,42 @@ pub async fn server_with(settings: Settings) -> Arc<Server> {
     });
     crate::bootstrap::run(&server, IpAddr::from([192, 0, 2, 1]), 6443).await.unwrap();
     server
+}
+
+/// A TLS server with an authority of its own, which answers what `answer` makes of a path and a document. Its port, its
+/// authority's certificate, and how many connections it took.
+pub async fn listen<F>(answer: F) -> (u16, String, Arc<AtomicUsize>)
+where
+    F: Fn(&str, &Value) -> (u16, String) + Send + Sync + 'static,
+{
+    let dir = tempfile::tempdir().unwrap();
+    let pki = pki::Pki::open(dir.path(), System.now()).unwrap();
+    let identity = pki.api_server(&[], &[]).unwrap();
+    let tls = tokio_rustls::TlsAcceptor::from(pki::server_config(&identity, pki.ca_pem()).unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (count, answer) = (connections.clone(), Arc::new(answer));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let (tls, answer) = (tls.clone(), answer.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = tls.accept(stream).await else { return };
+                let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    let answer = answer.clone();
+                    async move {
+                        let path = request.uri().to_string();
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        let (code, text) = answer(&path, &canopus_api::json::parse(&body).unwrap_or_default());
+                        let body = Full::new(Bytes::from(text));
+                        Ok::<_, std::convert::Infallible>(http::Response::builder().status(code).body(body).unwrap())
+                    }
+                });
+                let server = hyper::server::conn::http1::Builder::new();
+                let _ = server.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    (port, pki.ca_pem().to_string(), connections)
 }

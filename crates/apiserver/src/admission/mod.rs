@@ -2,19 +2,23 @@
 
 pub mod default_toleration_seconds;
 pub mod fresh;
+pub mod matching;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod plugins;
 pub mod pod_topology_labels;
 pub mod priority;
 pub mod rbac_escalation;
+pub mod reinvocation;
 pub mod service_account;
 pub mod taint_nodes_by_condition;
+pub mod webhook;
 
 use crate::user::User;
 use async_trait::async_trait;
 use canopus_api::{DeleteOptions, Gvk, Status, Value, WriteOptions};
 use canopus_resources::Info;
+use reinvocation::Reinvocation;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -22,6 +26,18 @@ pub enum Operation {
     Update,
     Delete,
     Connect,
+}
+
+impl Operation {
+    /// As rules of webhooks and policies name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// One write on its way in. `object` is Null for deletions, `old` Null for creations.
@@ -38,6 +54,7 @@ pub struct Request<'a> {
     pub dry_run: bool,
     /// What the client asked for besides, as webhooks are told.
     pub options: Options<'a>,
+    pub reinvocation: Reinvocation,
 }
 
 /// The options of a request.
@@ -63,7 +80,10 @@ impl Request<'_> {
 
     /// Upstream's refusal: 403 with this reason.
     pub fn forbidden(&self, why: &str) -> Status {
-        Status::forbidden(&self.resource.gvr(), self.name, why)
+        let meta = &self.object["metadata"];
+        let given = [self.name, meta["name"].str(), meta["generateName"].str()];
+        let name = given.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown");
+        Status::forbidden(&self.resource.gvr(), name, why)
     }
 }
 
@@ -85,12 +105,16 @@ pub struct Chain(pub Vec<Box<dyn Plugin>>);
 
 impl Chain {
     pub async fn admit(&self, request: &mut Request<'_>) -> Result<(), Status> {
-        for plugin in &self.0 {
-            if plugin.handles(request) {
-                plugin.admit(request).await?;
+        loop {
+            for plugin in &self.0 {
+                if plugin.handles(request) {
+                    plugin.admit(request).await?;
+                }
+            }
+            if !request.reinvocation.again() {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     pub async fn validate(&self, request: &Request<'_>) -> Result<(), Status> {

@@ -16,6 +16,7 @@ fn request<'a>(operation: Operation, user: &'a User, object: Value, old: &'a Val
         user,
         dry_run: false,
         options: Options::None,
+        reinvocation: Default::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use super::priority::Priority;
 use super::rbac_escalation::RbacEscalation;
 use super::service_account::ServiceAccount;
 use super::taint_nodes_by_condition::TaintNodesByCondition;
+use super::webhook::{MutatingWebhooks, ValidatingWebhooks};
 use super::{Chain, Plugin};
 use crate::authz::rbac::Rbac;
 use crate::server::Server;
@@ -16,7 +17,7 @@ use canopus_api::Result;
 use std::sync::Arc;
 
 /// Reads the server's own caches. `rbac` is the one that also authorizes, so that both know the same policy.
-pub fn plugins(server: &Server, rbac: &Arc<Rbac>) -> Result<Chain> {
+pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
     let core = |plural| Fresh::of(server, "", "v1", plural);
     let mut plugins: Vec<Box<dyn Plugin>> = vec![
         Box::new(NamespaceLifecycle::new(core("namespaces")?, server.surroundings.clone())),
@@ -29,6 +30,8 @@ pub fn plugins(server: &Server, rbac: &Arc<Rbac>) -> Result<Chain> {
     if server.settings.features.enabled("PodTopologyLabelsAdmission") {
         plugins.push(Box::new(PodTopologyLabels { nodes: core("nodes")? }));
     }
+    plugins.push(Box::new(MutatingWebhooks::new(server)?));
+    plugins.push(Box::new(ValidatingWebhooks::new(server)?));
     // Upstream has this in the storage of roles and bindings, behind all plugins.
     plugins.push(Box::new(RbacEscalation { rbac: rbac.clone() }));
     Ok(Chain(plugins))

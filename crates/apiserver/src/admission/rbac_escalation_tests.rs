@@ -46,6 +46,7 @@ async fn ask(user: &str, plural: &str, object: Value, old: &Value) -> String {
         user: &user,
         dry_run: false,
         options: Options::None,
+        reinvocation: Default::default(),
     };
     plugin().validate(&request).await.err().map(|e| e.message).unwrap_or_default()
 }

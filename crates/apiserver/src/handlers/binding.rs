@@ -38,6 +38,7 @@ impl Server {
             user,
             dry_run: options.dry_run,
             options: Options::Write(options),
+            reinvocation: Default::default(),
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;

@@ -55,6 +55,7 @@ impl Server {
             user,
             dry_run: options.dry_run,
             options: Options::Delete(options),
+            reinvocation: Default::default(),
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;

@@ -69,30 +69,34 @@ impl Server {
         user: &User,
         served: &Arc<Served>,
         target: &Target,
-        mut body: Value,
+        body: Value,
         options: &WriteOptions,
         warnings: &mut Vec<String>,
         ownership: Ownership,
     ) -> Result<Written> {
         let now = self.surroundings.now();
         let info = served.info;
-        self.stamp(served, &mut body)?;
-        let name = body["metadata"]["name"].str().to_string();
+        let given = body["metadata"]["name"].str().to_string();
         let generated = !body["metadata"]["generateName"].is_empty();
+        let name;
         let mut request = Request {
             operation: Operation::Create,
             resource: info,
             subresource: "",
             namespace: &target.namespace,
-            name: &name,
+            name: &given,
             object: body,
             old: &Value::Null,
             user,
             dry_run: options.dry_run,
             options: Options::Write(options),
+            reinvocation: Default::default(),
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
+        self.stamp(served, &mut request.object)?;
+        name = request.object["metadata"]["name"].str().to_string();
+        request.name = &name;
         served.resource.default(&mut request.object);
         let cx = Context { now, subresource: "", user: &user.name };
         served.resource.prepare_create(&mut request.object, &cx);
@@ -392,6 +396,7 @@ impl Server {
             user,
             dry_run: options.dry_run,
             options: Options::Write(options),
+            reinvocation: Default::default(),
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;

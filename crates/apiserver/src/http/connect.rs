@@ -77,6 +77,7 @@ async fn admit(server: &Server, call: &Call, target: &Target, options: Value) ->
         user: &call.user,
         dry_run: false,
         options: Options::None,
+        reinvocation: Default::default(),
     };
     let gates = server.gates.get()?;
     gates.admission.admit(&mut request).await?;

@@ -158,6 +158,7 @@ fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
         ["metrics"] => {
             let mut text = String::new();
             server.metrics.render(&mut text);
+            server.metrics.webhooks.render(&mut text);
             metrics::render_inflight(server.inflight.current(), &mut text);
             metrics::render_features(&server.settings.features, &mut text);
             Ok(text_response(StatusCode::OK, "text/plain; version=0.0.4", text.into_bytes()))

@@ -1,54 +1,17 @@
 //! The client against a TLS server with an authority of its own.
 
 use super::*;
-use crate::pki::{self, Pki};
-use crate::testing::server;
+use crate::testing::{listen, server};
 use canopus_api::value;
-use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use tokio::net::TcpListener;
-
-/// Answers `answer` with the request's path in it, and counts connections.
-async fn listen(code: u16, answer: &'static str) -> (u16, String, Arc<AtomicUsize>) {
-    let dir = tempfile::tempdir().unwrap();
-    let now = crate::surroundings::System;
-    let pki = Pki::open(dir.path(), crate::surroundings::Surroundings::now(&now)).unwrap();
-    let identity = pki.api_server(&[], &[]).unwrap();
-    let tls = tokio_rustls::TlsAcceptor::from(pki::server_config(&identity, pki.ca_pem()).unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let connections = Arc::new(AtomicUsize::new(0));
-    let count = connections.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            count.fetch_add(1, Ordering::Relaxed);
-            let tls = tls.clone();
-            tokio::spawn(async move {
-                let Ok(stream) = tls.accept(stream).await else { return };
-                let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
-                    let path = request.uri().to_string();
-                    let _ = request.into_body().collect().await;
-                    let text = answer.replace("PATH", &path);
-                    Ok::<_, std::convert::Infallible>(
-                        Response::builder().status(code).body(Full::new(Bytes::from(text))).unwrap(),
-                    )
-                });
-                let _ =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
-    (port, pki.ca_pem().to_string(), connections)
-}
 
 const SECOND: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_webhook_is_asked_over_one_connection() {
     let server = server().await;
-    let (port, ca, connections) = listen(200, r#"{"path": "PATH"}"#).await;
+    let (port, ca, connections) = listen(|path, _| (200, format!("{{\"path\": {path:?}}}"))).await;
     let to = Destination::url(&format!("https://127.0.0.1:{port}/ask"), Trust::bundle(ca.as_bytes())).unwrap();
     for _ in 0..3 {
         let answer = server.outgoing.post(&to, &value!({"a": 1}), SECOND).await.unwrap();
@@ -60,7 +23,7 @@ async fn a_webhook_is_asked_over_one_connection() {
 #[tokio::test]
 async fn failures_in_upstreams_words() {
     let server = server().await;
-    let (port, ca, _) = listen(500, "broken").await;
+    let (port, ca, _) = listen(|_, _| (500, "broken".into())).await;
     let ask = async |to: &Destination| server.outgoing.post(to, &value!({}), SECOND).await.unwrap_err();
     let url = format!("https://127.0.0.1:{port}/");
     let refused = ask(&Destination::url(&url, Trust::bundle(ca.as_bytes())).unwrap()).await;
@@ -68,7 +31,7 @@ async fn failures_in_upstreams_words() {
     assert_eq!(status.code, 500);
     assert_eq!(refused.to_string(), r#"an error on the server ("broken") has prevented the request from succeeding"#);
 
-    let (_, other, _) = listen(200, "").await;
+    let (_, other, _) = listen(|_, _| (200, String::new())).await;
     let stranger = ask(&Destination::url(&url, Trust::bundle(other.as_bytes())).unwrap()).await.to_string();
     let why = "tls: failed to verify certificate: x509: certificate signed by unknown authority";
     assert_eq!(stranger, format!("Post \"https://127.0.0.1:{port}/?timeout=10s\": {why}"));
