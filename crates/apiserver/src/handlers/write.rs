@@ -78,7 +78,6 @@ impl Server {
         let info = served.info;
         let given = body["metadata"]["name"].str().to_string();
         let generated = !body["metadata"]["generateName"].is_empty();
-        let name;
         let mut request = Request {
             operation: Operation::Create,
             resource: info,
@@ -95,7 +94,7 @@ impl Server {
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
         self.stamp(served, &mut request.object)?;
-        name = request.object["metadata"]["name"].str().to_string();
+        let name = request.object["metadata"]["name"].str().to_string();
         request.name = &name;
         served.resource.default(&mut request.object);
         let cx = Context { now, subresource: "", user: &user.name };

@@ -234,8 +234,7 @@ async fn proxy(
             allowed(&to.ip.to_string())?;
             let asked = if id.port.is_empty() { to.port } else { port_number(id.port)? };
             if asked == to.port {
-                let answer = server.gates.get()?.nodes.forward(&to, &path, request).await;
-                return Ok(answer?);
+                return server.gates.get()?.nodes.forward(&to, &path, request).await;
             }
             to_anybody(Endpoint { host: to.ip.to_string(), port: asked }, https)?
         }
