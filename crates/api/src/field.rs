@@ -157,7 +157,7 @@ impl Error {
     /// The message without the path.
     pub fn body(&self) -> String {
         let mut out = String::from(self.kind.text());
-        if self.kind.shows_value() {
+        if self.kind.shows_value() && !self.value.is_empty() {
             let _ = write!(out, ": {}", self.value);
         }
         if !self.detail.is_empty() {
@@ -208,6 +208,10 @@ impl Errors {
     }
     pub fn invalid(&mut self, field: &Field, detail: impl Into<String>) {
         self.push(Kind::Invalid, field, detail);
+    }
+    /// Like [`Self::invalid`], without showing the value.
+    pub fn invalid_unshown(&mut self, field: &Field, detail: impl Into<String>) {
+        self.0.push(Error { kind: Kind::Invalid, field: field.path(), value: String::new(), detail: detail.into() });
     }
     pub fn type_invalid(&mut self, field: &Field, detail: impl Into<String>) {
         self.push(Kind::TypeInvalid, field, detail);

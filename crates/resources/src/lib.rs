@@ -6,6 +6,7 @@ pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod batch;
 pub mod bootstrap;
 pub mod checks;
 pub mod coordination;
@@ -30,23 +31,34 @@ pub static ALL: &[&dyn Resource] = &[
     &core::configmap::ConfigMap,
     &core::endpoints::Endpoints,
     &core::event::Event,
+    &core::limitrange::LimitRange,
     &core::namespace::Namespace,
     &core::node::Node,
+    &core::persistentvolumeclaim::PersistentVolumeClaim,
+    &core::persistentvolume::PersistentVolume,
     &core::pod::Pod,
+    &core::podtemplate::PodTemplate,
+    &core::replicationcontroller::ReplicationController,
+    &core::resourcequota::ResourceQuota,
     &core::secret::Secret,
     &core::serviceaccount::ServiceAccount,
     &core::service::Service,
     &admissionregistration::mutatingwebhookconfiguration::MutatingWebhookConfiguration,
     &admissionregistration::validatingwebhookconfiguration::ValidatingWebhookConfiguration,
     &apiregistration::apiservice::APIService,
+    &apps::controllerrevision::ControllerRevision,
+    &apps::daemonset::DaemonSet,
     &apps::deployment::Deployment,
     &apps::replicaset::ReplicaSet,
+    &apps::statefulset::StatefulSet,
     &authentication::selfsubjectreview::SelfSubjectReview,
     &authentication::tokenreview::TokenReview,
     &authorization::localsubjectaccessreview::LocalSubjectAccessReview,
     &authorization::selfsubjectaccessreview::SelfSubjectAccessReview,
     &authorization::selfsubjectrulesreview::SelfSubjectRulesReview,
     &authorization::subjectaccessreview::SubjectAccessReview,
+    &batch::cronjob::CronJob,
+    &batch::job::Job,
     &coordination::lease::Lease,
     &discovery::endpointslice::EndpointSlice,
     &events::event::Event,

@@ -1,6 +1,6 @@
 //! The trait every API resource implements: upstream's registry strategy, as data plus a few pure functions.
 
-use canopus_api::{Errors, Facts, Field, Gvk, Gvr, Time, Value};
+use canopus_api::{Errors, Facts, Field, Gvk, Gvr, Quantity, Time, Value};
 use compact_str::CompactString;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -267,10 +267,24 @@ pub trait Resource: Sync + Send {
         None
     }
 
+    /// Whether a deletion that says nothing about dependents leaves them behind, as in the oldest API versions.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
     /// The finalizer-like gate of Namespaces: whether a deletion only marks the object until its controller is done.
     fn finalizing(&self, _object: &Value) -> bool {
         false
     }
+}
+
+/// The facts of a kind that can be selected by `name` as well as by `metadata.name`: a slip of upstream's that stays.
+pub fn facts_with_name(object: &Value, fields: &[&'static str]) -> Facts {
+    let mut facts = Facts::extract(object, fields);
+    if let Some((_, value)) = facts.fields.iter_mut().find(|(field, _)| *field == "name") {
+        *value = facts.name.clone();
+    }
+    facts
 }
 
 /// An `AGE` cell: how long ago, in kubectl's short form.
@@ -284,6 +298,17 @@ pub fn since(text: &str, now: Time) -> Value {
         Some(then) => canopus_api::time::human_duration(now.since(then)).into(),
         None => "<unknown>".into(),
     }
+}
+
+/// The canonical text of a quantity; `0` when there is none.
+pub fn quantity_text(value: &Value) -> String {
+    Quantity::from_value(value).unwrap_or_default().to_string()
+}
+
+/// A map of labels as a cell, or `<none>`.
+pub fn labels_cell(labels: &Value) -> Value {
+    let pairs: Vec<String> = labels.entries().map(|(key, value)| format!("{key}={}", value.str())).collect();
+    joined(pairs.iter().map(String::as_str))
 }
 
 /// The object's name as a cell.

@@ -44,7 +44,7 @@ pub fn plan(resource: &dyn Resource, before: &Value, options: &DeleteOptions, no
             Some(grace)
         }
     };
-    let policy = options.propagation_policy;
+    let policy = options.propagation_policy.or_else(|| unsaid(resource, before));
     set_finalizers(&mut object, if is(resource.info(), "events") { Some(Propagation::Background) } else { policy });
     let held = !object["metadata"]["finalizers"].is_empty();
     match grace {
@@ -95,6 +95,13 @@ fn shortened(object: &mut Value, requested: Option<i64>, now: Time) -> Shortened
     let (end, grace) = if end < now.unix() { (now.unix(), grace.min(1)) } else { (end, grace) };
     mark(object, Time::from_unix(end), grace);
     Shortened::To(grace)
+}
+
+/// What a deletion that says nothing does to dependents: what the object says, else what its kind does.
+fn unsaid(resource: &dyn Resource, object: &Value) -> Option<Propagation> {
+    let of_collector = |f: &Value| [labels::FINALIZER_ORPHAN, labels::FINALIZER_FOREGROUND].contains(&f.str());
+    let said = object["metadata"]["finalizers"].items().iter().any(of_collector);
+    (resource.orphans_by_default() && !said).then_some(Propagation::Orphan)
 }
 
 /// `orphan` and `foregroundDeletion` say to the garbage collector how to treat dependents. Without a policy what the

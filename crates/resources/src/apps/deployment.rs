@@ -174,10 +174,7 @@ fn validate_status(status: &Field, old: &Value, errors: &mut Errors) {
     ];
     counts(status, COUNTS, errors);
     workload::at_most_replicas(status, &["updatedReplicas", "readyReplicas", "availableReplicas"], errors);
-    let collisions = status.at("collisionCount");
-    if collisions.int() < old["collisionCount"].int() {
-        errors.invalid(&collisions.with(&collisions.int().into()), "cannot be decremented");
-    }
+    workload::not_decremented(&status.at("collisionCount"), &old["collisionCount"], errors);
 }
 
 #[cfg(test)]

@@ -17,9 +17,7 @@ pub fn selector_and_template(spec: &Field, errors: &mut Errors) {
         errors.required(&selector, "");
     } else {
         checks::label_selector(&selector, errors);
-        if selector.value["matchLabels"].is_empty() && selector.value["matchExpressions"].is_empty() {
-            errors.invalid(&selector, "empty selector is invalid for deployment");
-        }
+        not_empty(&selector, "deployment", errors);
     }
     match LabelSelector::from_value(selector.value) {
         Ok(parsed) => template::validate_for_selector(&spec.at("template"), &parsed, "ReplicaSet", errors),
@@ -27,8 +25,38 @@ pub fn selector_and_template(spec: &Field, errors: &mut Errors) {
     }
 }
 
+/// A selector that is there must select by something.
+pub fn not_empty(selector: &Field, kind: &str, errors: &mut Errors) {
+    let (labels, expressions) = (&selector.value["matchLabels"], &selector.value["matchExpressions"]);
+    if selector.is_set() && labels.is_empty() && expressions.is_empty() {
+        errors.invalid(selector, format!("empty selector is invalid for {kind}"));
+    }
+}
+
+/// Pods that a controller keeps running restart always, and have no end.
+pub fn restarts_always(template: &Field, kind: &str, errors: &mut Errors) {
+    let spec = template.at("spec");
+    let deadline = spec.at("activeDeadlineSeconds");
+    checks::one_of(&spec.at("restartPolicy"), &["Always"], errors);
+    if deadline.is_set() {
+        errors.forbidden(&deadline, format!("activeDeadlineSeconds in {kind} is not Supported"));
+    }
+}
+
+/// A count of a status that only grows.
+pub fn not_decremented(count: &Field, old: &Value, errors: &mut Errors) {
+    if count.int() < old.int() {
+        errors.invalid(&count.with(&count.int().into()), "cannot be decremented");
+    }
+}
+
 /// Counts of a status that may not exceed others.
 pub fn at_most_replicas(status: &Field, fields: &[&str], errors: &mut Errors) {
+    parts_of_replicas(status, fields, "readyReplicas", errors);
+}
+
+/// Like [`at_most_replicas`]; `ready` is what the message calls the ready ones.
+pub fn parts_of_replicas(status: &Field, fields: &[&str], ready: &str, errors: &mut Errors) {
     for field in fields {
         let count = status.at(field);
         if count.int() > status.value["replicas"].int() {
@@ -37,7 +65,7 @@ pub fn at_most_replicas(status: &Field, fields: &[&str], errors: &mut Errors) {
     }
     let available = status.at("availableReplicas");
     if available.int() > status.value["readyReplicas"].int() {
-        errors.invalid(&available, "cannot be greater than readyReplicas");
+        errors.invalid(&available, format!("cannot be greater than {ready}"));
     }
 }
 

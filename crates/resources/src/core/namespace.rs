@@ -1,6 +1,6 @@
 //! Namespace: a scope for names. It lives until its controller has emptied it and taken the finalizers from its spec.
 
-use crate::resource::{Column, Context, Info, Resource, Subresource, Verb, age, name};
+use crate::resource::{Column, Context, Info, Resource, Subresource, Verb, age, facts_with_name, name};
 use crate::strategy::keep;
 use crate::{checks, metadata};
 use canopus_api::{Errors, Facts, Field, Time, Value, labels, names, value};
@@ -71,11 +71,7 @@ impl Resource for Namespace {
     }
 
     fn facts(&self, object: &Value) -> Facts {
-        let mut facts = Facts::extract(object, INFO.selectable_fields);
-        if let Some((_, value)) = facts.fields.iter_mut().find(|(field, _)| *field == "name") {
-            *value = facts.name.clone();
-        }
-        facts
+        facts_with_name(object, INFO.selectable_fields)
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -36,11 +36,15 @@ fn metadata(meta: &Field, errors: &mut Errors) {
     }
 }
 
-const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+pub const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// A `PersistentVolumeClaimSpec` (upstream `ValidatePersistentVolumeClaimSpec`).
 pub fn spec(spec: &Field, errors: &mut Errors) {
-    access_modes(&spec.at("accessModes"), errors);
+    let modes = spec.at("accessModes");
+    if modes.value.is_empty() {
+        errors.required(&modes, "at least 1 access mode is required");
+    }
+    access_modes(&modes, errors);
     label_selector(&spec.at("selector"), errors);
     let resources = spec.at("resources");
     let storage = resources.key("storage");
@@ -62,10 +66,8 @@ pub fn spec(spec: &Field, errors: &mut Errors) {
     both_sources(spec, errors);
 }
 
-fn access_modes(modes: &Field, errors: &mut Errors) {
-    if modes.value.is_empty() {
-        errors.required(modes, "at least 1 access mode is required");
-    }
+/// Known modes, and the exclusive one alone.
+pub fn access_modes(modes: &Field, errors: &mut Errors) {
     for mode in modes.value.items() {
         checks::one_of(&modes.with(mode), ACCESS_MODES, errors);
     }

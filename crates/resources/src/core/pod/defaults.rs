@@ -4,19 +4,19 @@ use super::amounts::{self, HUGEPAGES, amounts, is_overcommit_allowed, is_pod_lev
 use canopus_api::{Quantity, Value};
 
 /// Sets `key` unless it is there and not empty: for fields whose zero value means "not set".
-fn fill(object: &mut Value, key: &str, value: impl Into<Value>) {
+pub fn fill(object: &mut Value, key: &str, value: impl Into<Value>) {
     if object[key].is_empty() {
         object.set(key, value);
     }
 }
 
-fn each(object: &mut Value, list: &str, change: impl FnMut(&mut Value)) {
+pub fn each(object: &mut Value, list: &str, change: impl FnMut(&mut Value)) {
     if let Some(items) = object.get_mut(list).and_then(Value::as_array_mut) {
         items.iter_mut().for_each(change);
     }
 }
 
-fn with(object: &mut Value, key: &str, change: impl FnOnce(&mut Value)) {
+pub fn with(object: &mut Value, key: &str, change: impl FnOnce(&mut Value)) {
     if let Some(field) = object.get_mut(key).filter(|f| !f.is_null()) {
         change(field);
     }
@@ -124,17 +124,29 @@ fn volume(volume: &mut Value) {
     if volume.entries().all(|(key, source)| key == "name" || source.is_null()) {
         volume.set("emptyDir", Value::object());
     }
+    volume_sources(volume);
     with(volume, "image", |image| {
         let policy = pull_policy(image["reference"].str());
         fill(image, "pullPolicy", policy);
     });
-    with(volume, "hostPath", |source| source.set_default("type", ""));
-    with(volume, "iscsi", |source| fill(source, "iscsiInterface", "default"));
     for kind in ["secret", "configMap", "downwardAPI", "projected"] {
         with(volume, kind, |source| source.set_default("defaultMode", DEFAULT_MODE));
     }
     with(volume, "downwardAPI", downward_items);
     with(volume, "projected", |projected| each(projected, "sources", projection));
+    with(volume, "ephemeral", |source| {
+        with(source, "volumeClaimTemplate", |template| {
+            let spec = template.ensure_object().entry("spec", Value::object);
+            spec.set_default("volumeMode", "Filesystem");
+            with(spec, "resources", resource_lists);
+        });
+    });
+}
+
+/// Sources that pods and PersistentVolumes share.
+pub fn volume_sources(volume: &mut Value) {
+    with(volume, "hostPath", |source| source.set_default("type", ""));
+    with(volume, "iscsi", |source| fill(source, "iscsiInterface", "default"));
     with(volume, "rbd", |source| {
         fill(source, "pool", "rbd");
         fill(source, "user", "admin");
@@ -149,13 +161,6 @@ fn volume(volume: &mut Value) {
     with(volume, "scaleIO", |source| {
         fill(source, "storageMode", "ThinProvisioned");
         fill(source, "fsType", "xfs");
-    });
-    with(volume, "ephemeral", |source| {
-        with(source, "volumeClaimTemplate", |template| {
-            let spec = template.ensure_object().entry("spec", Value::object);
-            spec.set_default("volumeMode", "Filesystem");
-            with(spec, "resources", resource_lists);
-        });
     });
 }
 
@@ -203,7 +208,8 @@ fn is_repository(text: &str) -> bool {
     domain.is_none_or(host) && path.split('/').all(component)
 }
 
-fn resource_lists(resources: &mut Value) {
+/// The `limits` and `requests` of a `resources`.
+pub fn resource_lists(resources: &mut Value) {
     with(resources, "limits", resource_list);
     with(resources, "requests", resource_list);
 }

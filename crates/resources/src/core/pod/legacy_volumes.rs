@@ -39,7 +39,8 @@ pub fn iscsi(source: &Field, _: &Scope, errors: &mut Errors) {
     }
 }
 
-fn initiator(field: &Field, errors: &mut Errors) {
+/// The name of an iSCSI initiator or target.
+pub fn initiator(field: &Field, errors: &mut Errors) {
     let name = field.str();
     let serial = |length: usize| {
         let rest = name.get(4..).unwrap_or("");

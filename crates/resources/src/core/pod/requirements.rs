@@ -58,13 +58,19 @@ fn is_standard(name: &str) -> bool {
         || name.starts_with("requests.hugepages-")
 }
 
+/// Known to quotas without a domain (upstream `IsStandardQuotaResourceName`).
+pub fn is_standard_quota(name: &str) -> bool {
+    is_standard(name) && name != "storage"
+}
+
 /// A device or the like: a domain of its own, and nameable in a quota.
 pub fn is_extended(name: &str) -> bool {
     let in_quota = || names::qualified_name(&format!("requests.{name}")).is_empty();
     !is_native(name) && !name.starts_with("requests.") && in_quota()
 }
 
-fn resource_name(field: &Field, name: &str, errors: &mut Errors) -> bool {
+/// The name of a resource; whether it is a good one (upstream `validateResourceName`).
+pub fn resource_name(field: &Field, name: &str, errors: &mut Errors) -> bool {
     let before = errors.len();
     let place = field.with(&Value::Null);
     let shown: Value = name.into();
@@ -78,7 +84,8 @@ fn resource_name(field: &Field, name: &str, errors: &mut Errors) -> bool {
     errors.len() == before
 }
 
-fn container_resource(field: &Field, name: &str, errors: &mut Errors) {
+/// The name of what a container may ask for (upstream `validateContainerResourceName`).
+pub fn container_resource(field: &Field, name: &str, errors: &mut Errors) {
     resource_name(field, name, errors);
     let shown: Value = name.into();
     let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with(HUGEPAGES);

@@ -34,12 +34,7 @@ pub fn validate_for_selector(template: &Field, selector: &canopus_api::LabelSele
         errors.invalid(&labels, "`selector` does not match template `labels`");
     }
     validate(template, errors);
-    let pod_spec = template.at("spec");
-    let (restart, deadline) = (pod_spec.at("restartPolicy"), pod_spec.at("activeDeadlineSeconds"));
-    checks::one_of(&restart, &["Always"], errors);
-    if deadline.is_set() {
-        errors.forbidden(&deadline, format!("activeDeadlineSeconds in {kind} is not Supported"));
-    }
+    crate::apps::workload::restarts_always(template, kind, errors);
 }
 
 /// Removes fields of features that are off by default in 1.36, which upstream drops without a word.

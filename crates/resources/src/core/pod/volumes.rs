@@ -141,7 +141,7 @@ fn empty_dir(source: &Field, _: &Scope, errors: &mut Errors) {
 const HOST_PATH_TYPES: &[&str] =
     &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
-fn host_path(source: &Field, _: &Scope, errors: &mut Errors) {
+pub fn host_path(source: &Field, _: &Scope, errors: &mut Errors) {
     let path = source.at("path");
     if required(&path, errors) {
         no_backsteps(&path, errors);
@@ -184,7 +184,7 @@ fn claim(source: &Field, _: &Scope, errors: &mut Errors) {
     required(&source.at("claimName"), errors);
 }
 
-fn nfs(source: &Field, _: &Scope, errors: &mut Errors) {
+pub fn nfs(source: &Field, _: &Scope, errors: &mut Errors) {
     required(&source.at("server"), errors);
     let path = source.at("path");
     required(&path, errors);

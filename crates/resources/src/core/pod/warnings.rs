@@ -77,7 +77,8 @@ fn node_labels(spec: &Field, out: &mut Vec<String>) {
     }
 }
 
-fn node_selector_term(term: &Field, check_values: bool, out: &mut Vec<String>) {
+/// Deprecated labels, and on demand bad values, in a node selector term.
+pub fn node_selector_term(term: &Field, check_values: bool, out: &mut Vec<String>) {
     for expression in term.at("matchExpressions").items() {
         let key = expression.at("key");
         out.extend(old_label(key.str()).map(|why| format!("{}: {} is {why}", key.path(), key.str())));

@@ -1,0 +1,4 @@
+//! The group `batch`, version `v1`.
+
+pub mod cronjob;
+pub mod job;
