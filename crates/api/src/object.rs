@@ -92,6 +92,8 @@ pub struct Object {
 #[derive(Debug, Default)]
 struct Derived {
     tree: Weak<Value>,
+    /// The same, if it is to stay although nobody holds it.
+    kept: Option<Arc<Value>>,
     /// Encoded for clients, by what the server calls the form. Mostly there are none.
     forms: Vec<(u8, Bytes)>,
 }
@@ -164,9 +166,21 @@ impl Object {
         tree
     }
 
-    /// Remembers a tree that the writer has at hand, so that readers need not parse. It must carry the resourceVersion.
-    pub fn remember(&self, tree: &Arc<Value>) {
-        self.derived.lock().tree = Arc::downgrade(tree);
+    /// Keeps a tree that the writer has at hand, so that readers need not parse. It must carry the resourceVersion.
+    pub fn keep(&self, tree: Arc<Value>) {
+        let mut derived = self.derived.lock();
+        derived.tree = Arc::downgrade(&tree);
+        derived.kept = Some(tree);
+    }
+
+    /// Whether a tree is kept.
+    pub fn keeps(&self) -> bool {
+        self.derived.lock().kept.is_some()
+    }
+
+    /// Lets the kept tree go, if there is one: it lives on while others hold it.
+    pub fn release(&self) -> Option<Arc<Value>> {
+        self.derived.lock().kept.take()
     }
 
     /// The encoded form called `form`, if it was remembered and not yet forgotten.
@@ -273,5 +287,9 @@ mod tests {
         let object = Object::from_value(pod(), &[], 1);
         let (a, b) = (object.value(), object.value());
         assert!(Arc::ptr_eq(&a, &b));
+        object.keep(Arc::new(value!({"kept": true})));
+        assert!(object.keeps() && object.value()["kept"].bool());
+        assert!(object.release().is_some_and(|tree| Arc::strong_count(&tree) == 1));
+        assert!(!object.keeps() && object.value()["kept"].is_null());
     }
 }

@@ -23,8 +23,12 @@ const WINDOW_BYTES: usize = 4 << 20;
 const RESTART: Duration = Duration::from_millis(200);
 /// A watcher that is this many events behind is cut off.
 const WATCHER_BUFFER: usize = 2048;
-/// So many bytes of the newest objects keep their trees, ten times as large, for readers in this process.
+/// So many bytes of the newest objects keep their trees, several times as large, for readers in this process.
 const TREES: usize = 512 << 10;
+/// And so many during a burst of writes, when the next reader or writer of an object may be a second away.
+const BURST_TREES: usize = 16 << 20;
+/// How long the trees of a burst are kept.
+const BURST: Duration = Duration::from_secs(1);
 
 /// One change: what the object became (None: deleted) and what it was.
 #[derive(Debug)]
@@ -69,9 +73,7 @@ struct State {
     complete_after: u64,
     revision: u64,
     watchers: Watchers,
-    /// With the size of the bytes of each, and of all.
-    trees: VecDeque<(Arc<Value>, usize)>,
-    tree_bytes: usize,
+    trees: Trees,
 }
 
 /// Where a watcher's selectors pin it down.
@@ -167,20 +169,59 @@ impl Watchers {
     }
 }
 
+/// The objects that keep their trees, in the order in which they were written.
+#[derive(Default)]
+struct Trees {
+    kept: VecDeque<Weak<Object>>,
+    /// Of the objects, not of the trees.
+    bytes: usize,
+    /// How many there have been.
+    count: u64,
+    /// Somebody will look whether a burst is over.
+    trimming: bool,
+}
+
+impl Trees {
+    fn keep(&mut self, object: &Arc<Object>, tree: Arc<Value>) {
+        object.keep(tree);
+        self.bytes += object.body().len();
+        self.count += 1;
+        self.kept.push_back(Arc::downgrade(object));
+        while self.bytes > BURST_TREES || self.kept.front().is_some_and(|o| !o.upgrade().is_some_and(|o| o.keeps())) {
+            self.drop_first();
+        }
+    }
+
+    fn release(&mut self, object: &Object) -> Option<Arc<Value>> {
+        let tree = object.release()?;
+        self.bytes -= object.body().len();
+        Some(tree)
+    }
+
+    fn clear(&mut self) {
+        while !self.kept.is_empty() {
+            self.drop_first();
+        }
+        self.bytes = 0;
+    }
+
+    fn drop_first(&mut self) -> Option<Arc<Value>> {
+        let object = self.kept.pop_front()?.upgrade()?;
+        self.release(&object)
+    }
+}
+
 impl State {
     /// Keeps the writer's tree for the watchers that are about to be told, and for the next write of the object.
-    fn keep_tree(&mut self, version: &Version, object: &Object) {
+    fn keep_tree(&mut self, version: &Version, object: &Arc<Object>, previous: Option<&Arc<Object>>) {
         // Taken even if nobody is to be told: it must not stay with the store's events.
         let Some(tree) = fresh(version).and_then(|f| f.take(object.revision)) else { return };
-        if self.watchers.is_empty() {
-            return;
+        if let Some(previous) = previous {
+            self.trees.release(previous);
         }
-        debug_assert_eq!(*object.value(), *tree, "a writer's tree is what its bytes say");
-        object.remember(&tree);
-        self.tree_bytes += object.body().len();
-        self.trees.push_back((tree, object.body().len()));
-        while self.tree_bytes > TREES && self.trees.len() > 1 {
-            self.tree_bytes -= self.trees.pop_front().map_or(0, |(_, bytes)| bytes);
+        if !self.watchers.is_empty() {
+            debug_assert_eq!(*object.value(), *tree, "a writer's tree is what its bytes say");
+            self.trees.keep(object, tree);
         }
     }
 
@@ -200,6 +241,28 @@ impl State {
 fn passing(error: &canopus_store::Error) -> bool {
     use canopus_store::Error;
     matches!(error, Error::Lagged | Error::Compacted { .. } | Error::Unavailable(_))
+}
+
+/// Lets the trees of a burst go, each when it was kept for a while. `seen`: how many there had been when it began.
+async fn trim(cache: Weak<Cache>, mut seen: u64) {
+    loop {
+        tokio::time::sleep(BURST).await;
+        let Some(cache) = cache.upgrade() else { return };
+        // Dropped when nobody waits for the lock any more.
+        let mut old = Vec::new();
+        let mut state = cache.state.write();
+        let trees = &mut state.trees;
+        let newer = usize::try_from(trees.count - seen).unwrap_or(usize::MAX);
+        while trees.bytes > TREES && trees.kept.len() > newer {
+            old.extend(trees.drop_first());
+        }
+        seen = trees.count;
+        if trees.bytes <= TREES {
+            trees.trimming = false;
+            return;
+        }
+        drop(state);
+    }
 }
 
 fn fresh(version: &Version) -> Option<&Fresh> {
@@ -301,6 +364,7 @@ impl Cache {
             let previous = state.objects.remove(&key);
             state.watchers.dispatch(&Arc::new(CacheEvent::new(range.revision, None, previous)));
         }
+        state.trees.clear();
         state.window.clear();
         state.window_bytes = 0;
         state.revision = range.revision;
@@ -328,19 +392,22 @@ impl Cache {
         }
     }
 
-    fn apply(&self, events: &[canopus_store::Event]) {
+    fn apply(self: &Arc<Cache>, events: &[canopus_store::Event]) {
         let mut state = self.state.write();
         for event in events {
             let key = self.key(&event.key);
             let previous = state.objects.get(&key).cloned();
             let object = event.version.as_ref().and_then(|v| self.object(v));
             if let (Some(version), Some(object)) = (&event.version, &object) {
-                state.keep_tree(version, object);
+                state.keep_tree(version, object, previous.as_ref());
             }
             match &object {
                 Some(object) => state.objects.insert(key, object.clone()),
                 None => state.objects.remove(&key),
             };
+            if let (None, Some(previous)) = (&object, &previous) {
+                state.trees.release(previous);
+            }
             state.revision = event.revision;
             if object.is_none() && previous.is_none() {
                 continue;
@@ -348,6 +415,9 @@ impl Cache {
             let event = Arc::new(CacheEvent::new(event.revision, object, previous));
             state.watchers.dispatch(&event);
             state.remember(event);
+        }
+        if state.trees.bytes > TREES && !std::mem::replace(&mut state.trees.trimming, true) {
+            tokio::spawn(trim(Arc::downgrade(self), state.trees.count));
         }
     }
 

@@ -181,6 +181,12 @@ pub trait Resource: Sync + Send {
     /// Fills in upstream's defaults. Runs on everything a client sends and must be idempotent.
     fn default(&self, _object: &mut Value) {}
 
+    /// Whether [`Self::default`] neither looks at nor changes anything but the spec, so that it can be spared when the
+    /// spec is as it was. Of importance for what is written often.
+    fn defaults_spec_only(&self) -> bool {
+        false
+    }
+
     /// Before validation of a new object: drops what clients may not set (status), fills what the server sets.
     /// metadata (uid, creationTimestamp, generation 1) is the caller's work.
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {

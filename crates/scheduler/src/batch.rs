@@ -85,8 +85,10 @@ impl Batch {
     }
 }
 
+type Weighted<'a> = (i64, Box<dyn Fn(&NodeInfo) -> i64 + 'a>);
+
 /// The scores that are what they are on each node by itself, with their weights.
-fn changing<'a>(pod: &'a Pod, nodes: &'a Snapshot) -> Vec<(i64, Box<dyn Fn(&NodeInfo) -> i64 + 'a>)> {
+fn changing<'a>(pod: &'a Pod, nodes: &'a Snapshot) -> Vec<Weighted<'a>> {
     let scores = PLUGINS.iter().filter_map(|plugin| Some((plugin.weight(), plugin.score(pod, nodes)?)));
     let alone = scores.filter(|(_, score)| matches!(score.normalize, Normalize::None));
     alone.map(|(weight, score)| (weight, score.of)).collect()

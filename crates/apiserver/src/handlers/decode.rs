@@ -42,11 +42,13 @@ pub(crate) fn decode_as(
 pub(crate) fn decode_patched(
     gvk: &Gvk,
     schema: &'static Type,
+    before: &Value,
     body: &mut Value,
     mut problems: Vec<String>,
     options: &WriteOptions,
 ) -> Result<Vec<String>> {
-    problems.extend(fit(gvk, schema, body).map_err(|why| bad_patch(body, &why))?);
+    let unknown = apart(body, before, |body| fit(gvk, schema, body));
+    problems.extend(unknown.map_err(|why| bad_patch(body, &why))?);
     match options.field_validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict if !problems.is_empty() => {
@@ -54,6 +56,27 @@ pub(crate) fn decode_patched(
         }
         _ => Ok(problems),
     }
+}
+
+/// Does `work` to `body` without the members that it shares with `before`, what it was made of: a patch of a pod's status
+/// leaves the spec alone, and what was right stays right.
+pub(crate) fn apart<T>(body: &mut Value, before: &Value, work: impl FnOnce(&mut Value) -> T) -> T {
+    let shares = |name: &str, value: &Value| match (value, &before[name]) {
+        (Value::Object(new), Value::Object(old)) => !new.is_empty() && new.is_shared_with(old),
+        _ => false,
+    };
+    let shared: Vec<_> = body.entries().filter(|(k, v)| shares(k, v)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    shared.iter().for_each(|(name, _)| drop(body.remove(name)));
+    let done = work(body);
+    for (name, value) in shared {
+        body.set(&name, value);
+    }
+    done
+}
+
+/// Whether `body` has the spec of `before`, untouched.
+pub(crate) fn same_spec(body: &Value, before: &Value) -> bool {
+    matches!((&body["spec"], &before["spec"]), (Value::Object(new), Value::Object(old)) if new.is_shared_with(old))
 }
 
 fn fit(gvk: &Gvk, schema: &'static Type, body: &mut Value) -> std::result::Result<Vec<String>, String> {
@@ -144,6 +167,19 @@ mod tests {
         let schema = canopus_schema::kind("", "v1", "ConfigMap").unwrap().get();
         let options = WriteOptions { field_validation: validation, ..WriteOptions::default() };
         decode_as(&gvk, schema, &mut body, &options).map_err(|e| e.message)
+    }
+
+    #[test]
+    fn what_is_shared_is_not_looked_at() {
+        let before = value!({"spec": {"a": 1}, "status": {"b": 1}, "metadata": {"name": "x"}});
+        let mut body = before.clone();
+        body.set_path(&["status", "b"], 2);
+        assert!(same_spec(&body, &before));
+        let seen = apart(&mut body, &before, |body| body.entries().map(|(k, _)| k.to_string()).collect::<Vec<_>>());
+        assert_eq!(seen, ["status"]);
+        assert_eq!(body, value!({"spec": {"a": 1}, "status": {"b": 2}, "metadata": {"name": "x"}}));
+        body.set_path(&["spec", "a"], 1);
+        assert!(!same_spec(&body, &before), "equal, but who knows");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! create, update and patch: decode → default → prepare → admit → own fields → validate → commit.
 
 use super::Written;
-use super::decode::{decode_as, decode_patched, same_name, same_namespace};
+use super::decode::{apart, decode_as, decode_patched, same_name, same_namespace, same_spec};
 use crate::admission::{Operation, Options, Request};
 use crate::authz::Attributes;
 use crate::fresh::Fresh;
@@ -127,15 +127,15 @@ impl Server {
     /// Checks the body against the schema, drops what is unknown and fills in defaults. Answers warnings.
     pub(crate) fn decode(&self, served: &Served, body: &mut Value, options: &WriteOptions) -> Result<Vec<String>> {
         let mut warnings = decode_as(&served.info.gvk(), served.schema.get(), body, options)?;
-        self.decoded(served, body, &mut warnings);
+        self.decoded(served, None, body, &mut warnings);
         Ok(warnings)
     }
 
-    fn decoded(&self, served: &Served, body: &mut Value, warnings: &mut Vec<String>) {
+    fn decoded(&self, served: &Served, before: Option<&Value>, body: &mut Value, warnings: &mut Vec<String>) {
         if !served.info.deprecated.is_empty() {
             warnings.push(served.info.deprecated.to_string());
         }
-        served.resource.default(body);
+        default(served, before, body);
     }
 
     /// Puts the object where the URL says; refuses one that says otherwise.
@@ -321,8 +321,9 @@ impl Server {
             }
         };
         // Upstream's strictness looks at the whole patched object.
-        let mut warnings = decode_patched(&served.info.gvk(), served.schema.get(), &mut body, problems, options)?;
-        self.decoded(served, &mut body, &mut warnings);
+        let mut warnings =
+            decode_patched(&served.info.gvk(), served.schema.get(), &before, &mut body, problems, options)?;
+        self.decoded(served, Some(&before), &mut body, &mut warnings);
         Ok((body, warnings, ownership))
     }
 
@@ -399,7 +400,7 @@ impl Server {
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
-        served.resource.default(&mut request.object);
+        default(served, Some(&before), &mut request.object);
         let cx = Context { now, subresource: &target.subresource, user: &user.name };
         served.resource.prepare_update(&mut request.object, &before, &cx);
         let raises = served.info.generation && target.subresource != "status";
@@ -408,7 +409,7 @@ impl Server {
         }
         let reserved = self.reserve(served, &mut request.object, Some(&before), options.dry_run).await?;
         let finish = async {
-            schema::complete(served.schema.get(), &mut request.object);
+            apart(&mut request.object, &before, |object| schema::complete(served.schema.get(), object));
             if ownership == Ownership::Update {
                 self.own(served, Some(&before), &mut request.object, &target.subresource, options);
             }
@@ -537,6 +538,13 @@ fn check_applied(served: &Served, target: &Target, applied: &Value, options: &Wr
 pub(crate) enum Ownership {
     Update,
     Applied,
+}
+
+fn default(served: &Served, before: Option<&Value>, body: &mut Value) {
+    let settled = before.is_some_and(|before| served.resource.defaults_spec_only() && same_spec(body, before));
+    if !settled {
+        served.resource.default(body);
+    }
 }
 
 fn validate_new(served: &Served, object: &Value) -> Result<()> {

@@ -144,6 +144,10 @@ impl Resource for Pod {
         defaults::pod(object);
     }
 
+    fn defaults_spec_only(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, object: &mut Value, cx: &Context) {
         let qos = amounts::qos_class(&object["spec"]);
         object.set("status", value!({"phase": "Pending", "qosClass": qos}));
