@@ -6,6 +6,7 @@ pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod autoscaling;
 pub mod batch;
 pub mod bootstrap;
 pub mod checks;
@@ -14,6 +15,7 @@ pub mod core;
 pub mod discovery;
 pub mod events;
 pub mod metadata;
+pub mod policy;
 pub mod rbac;
 pub mod resource;
 pub mod scheduling;
@@ -57,11 +59,14 @@ pub static ALL: &[&dyn Resource] = &[
     &authorization::selfsubjectaccessreview::SelfSubjectAccessReview,
     &authorization::selfsubjectrulesreview::SelfSubjectRulesReview,
     &authorization::subjectaccessreview::SubjectAccessReview,
+    &autoscaling::v1::HorizontalPodAutoscaler,
+    &autoscaling::v2::HorizontalPodAutoscaler,
     &batch::cronjob::CronJob,
     &batch::job::Job,
     &coordination::lease::Lease,
     &discovery::endpointslice::EndpointSlice,
     &events::event::Event,
+    &policy::poddisruptionbudget::PodDisruptionBudget,
     &rbac::clusterrolebinding::ClusterRoleBinding,
     &rbac::clusterrole::ClusterRole,
     &rbac::rolebinding::RoleBinding,

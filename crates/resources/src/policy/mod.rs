@@ -1,0 +1,3 @@
+//! The group `policy`, version `v1`.
+
+pub mod poddisruptionbudget;
