@@ -43,7 +43,7 @@ fn status() -> Value {
 fn manager(ty: &'static Type, name: &'static str, subresource: &'static str) -> FieldManager<'static> {
     let reset: &[&[&str]] = if subresource.is_empty() { &[&["status"]] } else { &[&["spec"]] };
     FieldManager {
-        ty,
+        ty: ty.into(),
         api_version: "v1",
         manager: name,
         subresource,
@@ -83,13 +83,13 @@ fn main() {
     report.figure("managed_fields_size", json::to_vec(&running["metadata"]["managedFields"]).len() as f64, "bytes");
 
     measure("clone", || (), |()| drop(black_box(running.clone())));
-    measure("decode", || running.clone(), |v| drop(black_box(schema::decode(ty, v))));
+    measure("decode", || running.clone(), |v| drop(black_box(schema::decode(ty.into(), v))));
     measure(
         "defaults",
         || running.clone(),
         |v| {
             schema::apply_defaults(ty, v);
-            schema::complete(ty, v);
+            schema::complete(ty.into(), v);
         },
     );
     measure("own_create", pod, |v| manager(ty, "kube-controller-manager", "").update(None, v));

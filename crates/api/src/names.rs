@@ -1,6 +1,38 @@
 //! What names may look like, with upstream's messages (`apimachinery/pkg/util/validation`, `api/validation`).
 //! Each check returns the reasons why a name is bad; none means it is good.
 
+use std::cmp::Ordering;
+
+/// Which of two API versions is the newer one, as upstream orders them: `v10`, `v2`, `v1`, `v1beta2`, `v1alpha1`, and then,
+/// from A to Z, whatever isn't of this form.
+pub fn compare_versions(a: &str, b: &str) -> Ordering {
+    match (kube_version(a), kube_version(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        (Some(_), None) => Ordering::Greater,
+        (None, Some(_)) => Ordering::Less,
+        (None, None) => b.cmp(a),
+    }
+}
+
+/// (stability, major, minor) of `v1beta2`.
+fn kube_version(text: &str) -> Option<(u8, u64, u64)> {
+    let number = |text: &str| match text.as_bytes() {
+        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => text.parse().ok(),
+        _ => None,
+    };
+    let rest = text.strip_prefix('v')?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let major = number(&rest[..end])?;
+    match &rest[end..] {
+        "" => Some((2, major, 0)),
+        tail => match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
+            (Some(minor), _) => Some((1, major, number(minor)?)),
+            (_, Some(minor)) => Some((0, major, number(minor)?)),
+            _ => None,
+        },
+    }
+}
+
 fn alnum(b: u8) -> bool {
     b.is_ascii_alphanumeric()
 }

@@ -20,7 +20,7 @@ pub struct Facts {
     /// All owners' uids.
     pub owners: Box<[CompactString]>,
     /// Selectable fields besides metadata.name and metadata.namespace, sorted by name.
-    pub fields: Box<[(&'static str, CompactString)]>,
+    pub fields: Box<[(CompactString, CompactString)]>,
     pub deleting: bool,
     pub generation: i64,
     /// Since when the condition `Ready` holds; None when it does not.
@@ -29,7 +29,7 @@ pub struct Facts {
 
 impl Facts {
     /// Extracts the facts of `value`; `fields` names the resource's selectable fields (`spec.nodeName`).
-    pub fn extract(value: &Value, fields: &[&'static str]) -> Facts {
+    pub fn extract(value: &Value, fields: &[&str]) -> Facts {
         let meta = &value["metadata"];
         let owners = meta["ownerReferences"].items();
         let text = |v: &Value| match v {
@@ -38,9 +38,11 @@ impl Facts {
             Value::Int(i) => compact_str::format_compact!("{i}"),
             _ => CompactString::default(),
         };
-        let mut fields: Vec<_> =
-            fields.iter().map(|name| (*name, text(name.split('.').fold(value, |v, step| v.at(step))))).collect();
-        fields.sort_by_key(|(name, _)| *name);
+        let mut fields: Vec<_> = fields
+            .iter()
+            .map(|name| (CompactString::from(*name), text(name.split('.').fold(value, |v, step| v.at(step)))))
+            .collect();
+        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
         Facts {
             namespace: meta["namespace"].str().into(),
             name: meta["name"].str().into(),
@@ -71,7 +73,7 @@ impl Facts {
         match name {
             "metadata.name" => Some(&self.name),
             "metadata.namespace" => Some(&self.namespace),
-            _ => self.fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str()),
+            _ => self.fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()),
         }
     }
 }
@@ -108,7 +110,7 @@ impl Object {
     }
 
     /// Of a tree. `metadata.resourceVersion` in it is ignored in favour of `revision` (0: it has none).
-    pub fn from_value(mut value: Value, fields: &[&'static str], revision: u64) -> Object {
+    pub fn from_value(mut value: Value, fields: &[&str], revision: u64) -> Object {
         let facts = Arc::new(Facts::extract(&value, fields));
         value.obj_mut("metadata").remove("resourceVersion");
         let body = Bytes::from(json::to_vec(&value));

@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn field_selectors() {
         let facts =
-            Facts { name: "p,1".into(), fields: Box::new([("spec.nodeName", "n1".into())]), ..Facts::default() };
+            Facts { name: "p,1".into(), fields: Box::new([("spec.nodeName".into(), "n1".into())]), ..Facts::default() };
         let matches = |text: &str| FieldSelector::parse(text).unwrap().matches(&facts);
         assert!(matches("spec.nodeName=n1,metadata.name=p\\,1"));
         assert!(matches("spec.nodeName!=n2"));

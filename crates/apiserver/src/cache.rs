@@ -4,9 +4,9 @@
 //! or node its selectors demand, so that an event costs only the watchers that may want it.
 
 use crate::fresh::Fresh;
+use crate::served::Strategy;
 use crate::storage;
 use canopus_api::{Facts, ListOptions, Object, Status, Value, View};
-use canopus_resources::Resource;
 use canopus_store::{Progress, Store, Version, prefix_end};
 use compact_str::CompactString;
 use parking_lot::RwLock;
@@ -58,7 +58,7 @@ impl CacheEvent {
 
 pub struct Cache {
     prefix: String,
-    resource: &'static dyn Resource,
+    resource: Strategy,
     namespaced: bool,
     state: RwLock<State>,
     progress: RwLock<Progress>,
@@ -274,14 +274,14 @@ impl Cache {
     pub async fn start(
         store: &Arc<dyn Store>,
         prefix: &str,
-        resource: &'static dyn Resource,
+        resource: Strategy,
     ) -> Result<Arc<Cache>, canopus_store::Error> {
         let range = store.range(prefix, &prefix_end(prefix), None, 0).await?;
         let mut watch = store.watch(prefix, range.revision + 1).await?;
         let cache = Arc::new(Cache {
             prefix: prefix.into(),
-            resource,
             namespaced: resource.info().namespaced,
+            resource,
             state: RwLock::default(),
             progress: RwLock::new(watch.progress()),
         });

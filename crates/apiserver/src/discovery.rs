@@ -1,38 +1,18 @@
 //! What is served: `/api`, `/apis`, each group version, and all at once (aggregated discovery, KEP-3352).
 
+use crate::catalog::{Group, Table, Version};
 use crate::http::negotiate::Encoding;
 use crate::http::{Body, negotiate, text_response};
+use crate::served::Served;
 use canopus_api::{Result, Status, Value, json, protobuf, value, yaml};
-use canopus_resources::{ALL, Info, Verb};
+use canopus_resources::{InfoOf, Verb};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const AGGREGATED_YAML: &str = "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const AGGREGATED_PROTOBUF: &str =
     "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-
-/// Group priorities as upstream orders them: the core group, then these, then the rest by name.
-const ORDER: &[&str] = &["apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io"];
-
-/// (group, its versions), in the order discovery lists them.
-fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for resource in ALL {
-        let info = resource.info();
-        match groups.iter_mut().find(|(g, _)| *g == info.group) {
-            Some((_, versions)) if versions.contains(&info.version) => {}
-            Some((_, versions)) => versions.push(info.version),
-            None => groups.push((info.group, vec![info.version])),
-        }
-    }
-    groups.sort_by_key(|(g, _)| ORDER.iter().position(|o| o == g).unwrap_or(ORDER.len()));
-    groups
-}
-
-fn members(group: &str, version: &str) -> impl Iterator<Item = &'static Info> {
-    ALL.iter().map(|r| r.info()).filter(move |i| (i.group, i.version) == (group, version))
-}
 
 fn verbs(verbs: &[Verb]) -> Value {
     verbs.iter().map(|v| v.name()).collect()
@@ -47,9 +27,10 @@ fn api_version(group: &str, version: &str) -> String {
 }
 
 /// `APIResourceList` of one group version.
-fn resource_list(group: &str, version: &str) -> Option<Value> {
+fn resource_list(group: &str, version: &Version) -> Value {
     let mut resources = Vec::new();
-    for info in members(group, version) {
+    for served in &version.resources {
+        let info = served.info();
         let mut entry = value!({
             "name": info.plural, "singularName": singular(info), "namespaced": info.namespaced, "kind": info.kind,
             "verbs": verbs(info.verbs),
@@ -61,7 +42,7 @@ fn resource_list(group: &str, version: &str) -> Option<Value> {
             entry.set("categories", strings(info.categories));
         }
         if info.stored {
-            entry.set("storageVersionHash", storage_hash(info));
+            entry.set("storageVersionHash", storage_hash(served));
         }
         resources.push(entry);
         for sub in info.subresources {
@@ -69,64 +50,64 @@ fn resource_list(group: &str, version: &str) -> Option<Value> {
                 "name": format!("{}/{}", info.plural, sub.name), "singularName": "", "namespaced": info.namespaced,
                 "kind": sub.kind.2, "verbs": verbs(sub.verbs),
             });
-            if (sub.kind.0, sub.kind.1) != (group, version) {
+            if (sub.kind.0, sub.kind.1) != (group, version.name) {
                 entry.set("group", sub.kind.0);
                 entry.set("version", sub.kind.1);
             }
             resources.push(entry);
         }
     }
-    if resources.is_empty() {
-        return None;
-    }
     resources.sort_by(|a, b| a["name"].str().cmp(b["name"].str()));
-    Some(value!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version),
+    value!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version.name),
         "resources": Value::Array(resources),
-    }))
+    })
 }
 
-fn singular(info: &Info) -> String {
+fn singular(info: &InfoOf) -> String {
     if info.singular.is_empty() { info.kind.to_ascii_lowercase() } else { info.singular.into() }
 }
 
 /// Tells clients whether the stored form changed: base64 of a hash of group/version/kind, as upstream.
-fn storage_hash(info: &Info) -> String {
+fn storage_hash(served: &Served) -> String {
     use base64::Engine;
     use sha2::Digest;
+    let info = served.stored_as.info();
     let hash = sha2::Sha256::digest(format!("{}/{}/{}", info.group, info.version, info.kind));
     base64::engine::general_purpose::STANDARD.encode(&hash[..8])
 }
 
-fn group_value(group: &str, versions: &[&str]) -> Value {
-    let versions: Vec<Value> =
-        versions.iter().map(|v| value!({"groupVersion": api_version(group, v), "version": *v})).collect();
-    value!({"name": group, "preferredVersion": versions[0].clone(), "versions": versions})
+fn group_value(group: &Group) -> Value {
+    let entry = |v: &Version| value!({"groupVersion": api_version(group.name, v.name), "version": v.name});
+    let versions: Vec<Value> = group.versions.iter().map(entry).collect();
+    value!({"name": group.name, "preferredVersion": versions[0].clone(), "versions": versions})
 }
 
-fn group_list() -> Value {
-    let groups = groups().into_iter().filter(|(g, _)| !g.is_empty());
-    value!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups.map(|(g, v)| group_value(g, &v)).collect::<Value>()})
+fn group_list(groups: &[Group]) -> Value {
+    let groups = groups.iter().filter(|group| !group.name.is_empty());
+    value!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups.map(group_value).collect::<Value>()})
 }
 
 /// `APIGroupDiscoveryList` of the core group or of all others.
-fn aggregated(core: bool) -> Value {
-    let groups = groups().into_iter().filter(|(g, _)| g.is_empty() == core);
-    let items = groups.map(|(group, versions)| {
-        let versions = versions.into_iter().map(|version| {
-            let mut resources: Vec<Value> = members(group, version).map(aggregated_resource).collect();
-            resources.sort_by(|a, b| a["resource"].str().cmp(b["resource"].str()));
-            value!({"version": version, "freshness": "Current", "resources": resources})
+fn aggregated(groups: &[Group], core: bool, discovery_version: &str) -> Value {
+    let groups = groups.iter().filter(|group| group.name.is_empty() == core);
+    let items = groups.map(|group| {
+        let versions = group.versions.iter().map(|version| match version.delegated {
+            Some(delegated) => delegated.discovery.clone(),
+            None => {
+                let resources: Value = version.resources.iter().map(|s| aggregated_resource(s.info())).collect();
+                value!({"version": version.name, "freshness": "Current", "resources": resources})
+            }
         });
-        value!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions.collect::<Value>()})
+        value!({"metadata": {"name": group.name, "creationTimestamp": null}, "versions": versions.collect::<Value>()})
     });
     value!({
-        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {},
-        "items": items.collect::<Value>(),
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{discovery_version}"),
+        "metadata": {}, "items": items.collect::<Value>(),
     })
 }
 
-fn aggregated_resource(info: &'static Info) -> Value {
+fn aggregated_resource(info: &InfoOf) -> Value {
     let kind = |(group, version, kind): (&str, &str, &str)| value!({"group": group, "version": version, "kind": kind});
     let mut entry = value!({
         "resource": info.plural, "responseKind": kind((info.group, info.version, info.kind)),
@@ -151,7 +132,7 @@ fn aggregated_resource(info: &'static Info) -> Value {
     entry
 }
 
-/// An answer that never changes while the process lives, and its etag.
+/// An answer that is the same for as long as a table is current, and its etag.
 struct Fixed {
     bytes: Vec<u8>,
     etag: String,
@@ -167,35 +148,65 @@ impl Fixed {
     }
 }
 
-static CORE: LazyLock<Fixed> = LazyLock::new(|| Fixed::new(&aggregated(true)));
-static GROUPS: LazyLock<Fixed> = LazyLock::new(|| Fixed::new(&aggregated(false)));
+/// Everything that discovery says about one table.
+pub struct Discovery {
+    /// Aggregated, of the core group and of all others.
+    core: Fixed,
+    groups: Fixed,
+    list: Value,
+    /// By `group` and by `group/version`.
+    group: BTreeMap<String, Value>,
+    resources: BTreeMap<String, Value>,
+}
+
+impl Discovery {
+    pub fn of(groups: &[Group]) -> Discovery {
+        let mut group = BTreeMap::new();
+        let mut resources = BTreeMap::new();
+        for each in groups {
+            let mut value = group_value(each);
+            value.set("kind", "APIGroup");
+            value.set("apiVersion", "v1");
+            group.insert(each.name.to_string(), value);
+            for version in each.versions.iter().filter(|v| v.delegated.is_none()) {
+                resources.insert(format!("{}/{}", each.name, version.name), resource_list(each.name, version));
+            }
+        }
+        Discovery {
+            core: Fixed::new(&aggregated(groups, true, "v2")),
+            groups: Fixed::new(&aggregated(groups, false, "v2")),
+            list: group_list(groups),
+            group,
+            resources,
+        }
+    }
+}
 
 /// `parts` is the path: `["apis", "apps", "v1"]`.
-pub fn answer(headers: &HeaderMap, parts: &[&str]) -> Result<Response<Body>> {
+pub fn answer(table: &Table, headers: &HeaderMap, parts: &[&str]) -> Result<Response<Body>> {
+    let known = table.discovery();
     if let ["api" | "apis"] = parts
         && let Some(encoding) = negotiate::aggregated(headers)
     {
-        return Ok(fixed(headers, encoding, if parts[0] == "api" { &CORE } else { &GROUPS }));
+        return Ok(fixed(headers, encoding, if parts[0] == "api" { &known.core } else { &known.groups }));
     }
+    let core;
     let value = match parts {
-        ["api"] => value!({
-            "kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
-        }),
-        ["api", version] => resource_list("", version).ok_or_else(Status::no_such_resource)?,
-        ["apis"] => group_list(),
-        ["apis", group] => {
-            let (group, versions) =
-                groups().into_iter().find(|(g, _)| g == group && !g.is_empty()).ok_or_else(Status::no_such_resource)?;
-            let mut value = group_value(group, &versions);
-            value.set("kind", "APIGroup");
-            value.set("apiVersion", "v1");
-            value
+        ["api"] => {
+            core = value!({
+                "kind": "APIVersions", "versions": ["v1"],
+                "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
+            });
+            Some(&core)
         }
-        ["apis", group, version] => resource_list(group, version).ok_or_else(Status::no_such_resource)?,
-        _ => return Err(Status::no_such_resource()),
+        ["api", version] => known.resources.get(&format!("/{version}")),
+        ["apis"] => Some(&known.list),
+        ["apis", group] if !group.is_empty() => known.group.get(*group),
+        ["apis", group, version] if !group.is_empty() => known.resources.get(&format!("{group}/{version}")),
+        _ => None,
     };
-    Ok(negotiate::respond(negotiate::accept(headers, "", negotiate::Offer::PLAIN)?, StatusCode::OK, &value))
+    let value = value.ok_or_else(Status::no_such_resource)?;
+    Ok(negotiate::respond(negotiate::accept(headers, "", negotiate::Offer::PLAIN)?, StatusCode::OK, value))
 }
 
 fn fixed(headers: &HeaderMap, encoding: Encoding, answer: &Fixed) -> Response<Body> {
@@ -232,11 +243,11 @@ pub fn version() -> Value {
 }
 
 /// `/`: the paths there are.
-pub fn root_paths() -> Value {
+pub fn root_paths(table: &Table) -> Value {
     let mut paths = vec!["/api".to_string(), "/api/v1".into(), "/apis".into()];
-    for (group, versions) in groups().into_iter().filter(|(g, _)| !g.is_empty()) {
-        paths.push(format!("/apis/{group}"));
-        paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
+    for group in table.groups().iter().filter(|group| !group.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
     }
     paths.extend(["/.well-known/openid-configuration", "/openid/v1/jwks"].map(String::from));
     paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(String::from));
@@ -248,12 +259,15 @@ pub fn root_paths() -> Value {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_resource_is_discoverable_both_ways() {
-        let text = json::to_string(&aggregated(true)) + &json::to_string(&aggregated(false));
-        for resource in ALL {
+    #[tokio::test]
+    async fn every_resource_is_discoverable_both_ways() {
+        let server = crate::testing::server().await;
+        let table = server.catalog.table();
+        let text = json::to_string(&aggregated(&table.groups(), true, "v2"))
+            + &json::to_string(&aggregated(&table.groups(), false, "v2"));
+        for resource in canopus_resources::ALL {
             let info = resource.info();
-            let list = resource_list(info.group, info.version).unwrap();
+            let list = &table.discovery().resources[&format!("{}/{}", info.group, info.version)];
             assert!(list["resources"].items().iter().any(|r| r["name"].str() == info.plural), "{}", info.plural);
             assert!(text.contains(&format!("\"resource\":\"{}\"", info.plural)), "{}", info.plural);
         }

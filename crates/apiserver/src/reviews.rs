@@ -2,7 +2,8 @@
 
 use crate::authz::{Attributes, Decision};
 use crate::handlers::Written;
-use crate::server::{Served, Server};
+use crate::served::Served;
+use crate::server::Server;
 use crate::user::User;
 use canopus_api::selectors::{FieldTerm, Requirement};
 use canopus_api::{
@@ -23,9 +24,9 @@ impl Server {
         let mut errors = Errors::new();
         served.resource.validate(&Field::root(&body), &mut errors);
         if !errors.is_empty() {
-            return Err(Status::invalid(&served.info.gvk(), "", errors));
+            return Err(Status::invalid(&served.info().gvk(), "", errors));
         }
-        let status = match served.info.plural {
+        let status = match served.info().plural {
             "selfsubjectreviews" => value!({"userInfo": user_info(user)}),
             "selfsubjectaccessreviews" => self.decide(user, &body["spec"])?,
             "subjectaccessreviews" => self.decide(&subject(&body["spec"]), &body["spec"])?,

@@ -4,104 +4,21 @@ use crate::admission::Chain;
 use crate::authn::Authenticator;
 use crate::authz::{Attributes, Authorizer, Decision, forbidden};
 use crate::cache::Cache;
+use crate::catalog::{Catalog, Members};
 use crate::http::limits::Inflight;
 use crate::outgoing::Outgoing;
+use crate::served::Served;
 use crate::service_ips::ServiceIps;
 use crate::settings::Settings;
 use crate::storage;
 use crate::surroundings::Surroundings;
-use canopus_api::{Gvr, ListOptions, Object, Result, Status, Value};
-use canopus_resources::{Info, Resource};
-use canopus_schema::TypeId;
+use canopus_api::{Gvr, Object, Result, Status, Value};
 use canopus_store::{Change, Expect, Outcome, Store, Version, Write};
-use parking_lot::{Mutex, RwLock};
-use std::borrow::Cow;
+use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// A resource as served: its strategy, its schema, where it is stored, its cache.
-pub struct Served {
-    pub resource: &'static dyn Resource,
-    /// The resource in whose form objects are stored: itself, but for a few.
-    pub stored_as: &'static dyn Resource,
-    pub info: &'static Info,
-    pub schema: TypeId,
-    pub prefix: String,
-    /// None for resources that are never stored.
-    pub cache: Option<Arc<Cache>>,
-    presented: Presented,
-}
-
-/// How many presented objects are remembered: those that many watchers are about to be sent.
-const PRESENTED: usize = 1024;
-
-/// Objects of a resource that is stored in another version, as they were last presented, by revision and stored bytes.
-#[derive(Default)]
-struct Presented(Mutex<HashMap<(u64, usize), Pair>>);
-
-/// The stored object, which keeps its bytes where they are, and the presented one.
-type Pair = (Arc<Object>, Arc<Object>);
-
-impl Presented {
-    fn get(&self, stored: Arc<Object>, convert: impl FnOnce(&Object) -> Object) -> Arc<Object> {
-        let key = (stored.revision, stored.body().as_ptr() as usize);
-        let mut known = self.0.lock();
-        if let Some((_, presented)) = known.get(&key) {
-            return presented.clone();
-        }
-        let presented = Arc::new(convert(&stored));
-        if known.len() >= PRESENTED {
-            known.clear();
-        }
-        known.insert(key, (stored, presented.clone()));
-        presented
-    }
-}
-
-impl Served {
-    pub fn key(&self, namespace: &str, name: &str) -> String {
-        if namespace.is_empty() {
-            format!("{}{name}", self.prefix)
-        } else {
-            format!("{}{namespace}/{name}", self.prefix)
-        }
-    }
-
-    /// The facts of an object about to be stored, in its stored form.
-    pub fn facts(&self, object: &Value) -> canopus_api::Facts {
-        self.stored_as.facts(object)
-    }
-
-    /// A stored object as this resource has it: the same one unless it is stored in another version.
-    pub fn present(&self, object: Arc<Object>) -> Arc<Object> {
-        if self.info.storage.is_none() {
-            return object;
-        }
-        self.presented.get(object, |stored| {
-            let mut value = (*stored.value()).clone();
-            self.resource.convert_from_storage(&mut value);
-            Object::from_value(value, self.info.selectable_fields, stored.revision)
-        })
-    }
-
-    /// Selectors on this resource's fields as the stored resource knows them.
-    pub fn stored_options<'a>(&self, options: &'a ListOptions) -> Cow<'a, ListOptions> {
-        if self.info.storage.is_none() {
-            return Cow::Borrowed(options);
-        }
-        let mut options = options.clone();
-        for (field, _, _) in &mut options.fields.terms {
-            *field = self.resource.field_in_storage(field).into();
-        }
-        Cow::Owned(options)
-    }
-
-    pub fn cache(&self) -> Result<&Arc<Cache>> {
-        self.cache.as_ref().ok_or_else(Status::no_such_resource)
-    }
-}
 
 /// Signs service-account tokens (the `token` subresource).
 pub trait TokenIssuer: Send + Sync + 'static {
@@ -142,7 +59,8 @@ pub struct Server {
     pub(crate) runtime: tokio::runtime::Handle,
     pub store: Arc<dyn Store>,
     pub surroundings: Arc<dyn Surroundings>,
-    pub served: HashMap<Gvr, Arc<Served>>,
+    /// What is served: changes as definitions come and go.
+    pub catalog: Catalog,
     pub gates: Gatekeepers,
     pub service_ips: ServiceIps,
     pub settings: Settings,
@@ -187,30 +105,27 @@ impl Server {
         surroundings: Arc<dyn Surroundings>,
         settings: Settings,
     ) -> Result<Arc<Server>> {
-        let mut served = HashMap::new();
+        let mut members = Members::default();
         let mut caches: HashMap<String, Arc<Cache>> = HashMap::new();
         for resource in canopus_resources::ALL {
             let info = resource.info();
-            let Some(schema) = canopus_schema::kind(info.group, info.version, info.kind) else {
-                return Err(Status::internal(format!("no schema for {}", info.kind)));
-            };
             let stored_as = info.storage.and_then(|(g, v, p)| canopus_resources::find(g, v, p)).unwrap_or(*resource);
             let prefix = storage::prefix(stored_as.info());
             let cache = match (info.stored, caches.get(&prefix)) {
                 (false, _) => None,
                 (true, Some(shared)) => Some(shared.clone()),
                 (true, None) => {
-                    let cache = Cache::start(&store, &prefix, stored_as).await.map_err(storage::status)?;
+                    let cache = Cache::start(&store, &prefix, stored_as.into()).await.map_err(storage::status)?;
                     caches.insert(prefix.clone(), cache.clone());
                     Some(cache)
                 }
             };
-            let resource =
-                Served { resource: *resource, stored_as, info, schema, prefix, cache, presented: Presented::default() };
-            served.insert(info.gvr(), Arc::new(resource));
+            let served = Served::built_in(*resource, stored_as, prefix, cache)?;
+            members.served.insert(info.gvr(), Arc::new(served));
         }
         let cache = |group, version, plural| {
-            let found = served.get(&Gvr::new(group, version, plural)).and_then(|s: &Arc<Served>| s.cache.clone());
+            let found =
+                members.served.get(&Gvr::new(group, version, plural)).and_then(|s: &Arc<Served>| s.cache.clone());
             found.ok_or_else(Status::no_such_resource)
         };
         let outgoing = Outgoing::new(cache("", "v1", "services")?, cache("discovery.k8s.io", "v1", "endpointslices")?);
@@ -219,7 +134,7 @@ impl Server {
             runtime: tokio::runtime::Handle::current(),
             store,
             surroundings,
-            served,
+            catalog: Catalog::new(members),
             gates: Gatekeepers::default(),
             service_ips,
             inflight: Inflight::new(&settings),
@@ -231,8 +146,8 @@ impl Server {
         }))
     }
 
-    pub fn served(&self, gvr: &Gvr) -> Result<&Arc<Served>> {
-        self.served.get(gvr).ok_or_else(Status::no_such_resource)
+    pub fn served(&self, gvr: &Gvr) -> Result<Arc<Served>> {
+        self.catalog.served(gvr).ok_or_else(Status::no_such_resource)
     }
 
     /// The cache of a built-in resource, for gatekeepers.
@@ -272,13 +187,13 @@ impl Server {
     /// Makes an object that somebody else changed one of ours again: what the schema does not know goes, defaults come.
     pub fn reshape(&self, gvr: &Gvr, subresource: &str, object: &mut Value) -> Result<()> {
         let served = self.served(gvr)?;
-        let own = (served.info.group, served.info.version, served.info.kind);
-        let part = served.info.subresource(subresource).map_or(own, |s| s.kind);
+        let own = (served.info().group, served.info().version, served.info().kind);
+        let part = served.info().subresource(subresource).map_or(own, |s| s.kind);
         if part == own {
-            canopus_api::schema::decode(served.schema.get(), object).map_err(Status::internal)?;
+            canopus_api::schema::decode(served.schema(), object).map_err(Status::internal)?;
             served.resource.default(object);
         } else if let Some(ty) = canopus_schema::kind(part.0, part.1, part.2) {
-            canopus_api::schema::decode(ty.get(), object).map_err(Status::internal)?;
+            canopus_api::schema::decode(ty.get().into(), object).map_err(Status::internal)?;
         }
         Ok(())
     }
@@ -297,28 +212,10 @@ impl Server {
         match outcome {
             Outcome::Committed { revision, .. } => Ok(revision),
             Outcome::Conflict { current, .. } => Err(match (expect, current) {
-                (Expect::Absent, _) => Status::already_exists(&served.info.gvr(), name),
-                (_, None) => Status::not_found(&served.info.gvr(), name),
-                (_, Some(_)) => Status::modified(&served.info.gvr(), name),
+                (Expect::Absent, _) => Status::already_exists(&served.info().gvr(), name),
+                (_, None) => Status::not_found(&served.info().gvr(), name),
+                (_, Some(_)) => Status::modified(&served.info().gvr(), name),
             }),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_object_is_converted_once() {
-        let object =
-            |name: &str| Arc::new(Object::from_value(canopus_api::value!({"metadata": {"name": name}}), &[], 7));
-        let presented = Presented::default();
-        let (a, b) = (object("a"), object("b"));
-        let first = presented.get(a.clone(), |o| o.at_revision(o.revision));
-        // Watchers of a deletion each have an object of their own, with the same bytes.
-        let again = presented.get(Arc::new(a.at_revision(7)), |_| unreachable!("it is known"));
-        assert!(Arc::ptr_eq(&first, &again));
-        assert_eq!(presented.get(b, |o| o.at_revision(o.revision)).name(), "b");
     }
 }

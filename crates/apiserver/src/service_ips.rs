@@ -1,7 +1,8 @@
 //! Cluster IPs of Services. Each address in use is an `IPAddress` object in the store, made by compare-and-swap, so that
 //! two servers on one store cannot hand out the same one (upstream KEP-1880).
 
-use crate::server::{Served, Server};
+use crate::served::Served;
+use crate::server::Server;
 use canopus_api::{Errors, Field, Object, Result, Status, Time, Value, value};
 use canopus_store::{Change, Expect, Outcome, Version, Write};
 use std::collections::HashMap;
@@ -67,7 +68,7 @@ impl ServiceIps {
 pub type Reserved = Vec<Ipv4Addr>;
 
 fn is_service(served: &Served) -> bool {
-    served.info.group.is_empty() && served.info.plural == "services"
+    served.info().group.is_empty() && served.info().plural == "services"
 }
 
 /// The addresses a Service holds.
@@ -143,7 +144,7 @@ impl Server {
         let root = Field::root(service);
         let (spec, shown) = (root.at("spec"), service["spec"]["clusterIPs"].clone());
         errors.invalid(&spec.at("clusterIPs").with(&shown), why);
-        Err(Status::invalid(&served.info.gvk(), service["metadata"]["name"].str(), errors))
+        Err(Status::invalid(&served.info().gvk(), service["metadata"]["name"].str(), errors))
     }
 
     /// True when the address was free and is now this Service's.

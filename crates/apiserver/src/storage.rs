@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use canopus_api::{Object, Status, Value, json, protobuf};
-use canopus_resources::Info;
+use canopus_resources::InfoOf;
 
 /// `/registry/pods/`: upstream's prefix of a resource's keys.
-pub fn prefix(info: &Info) -> String {
+pub fn prefix(info: &InfoOf) -> String {
     let resource = match (info.group, info.plural) {
         ("", "nodes") => "minions",
         ("", "services") => "services/specs",

@@ -25,7 +25,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use resource::{Column, Context, Info, Resource, Subresource, Verb};
+pub use resource::{Column, ColumnOf, Context, Info, InfoOf, Resource, Subresource, SubresourceOf, Verb};
 
 /// All built-in resources, sorted by group, version and plural name.
 pub static ALL: &[&dyn Resource] = &[

@@ -1,7 +1,7 @@
 //! What metadata may look like, and how it may change (upstream `api/validation/objectmeta.go`).
 
 use crate::checks;
-use crate::resource::Info;
+use crate::resource::InfoOf;
 use canopus_api::{Errors, Field, Time, Value, labels, names};
 
 /// Finalizers without a domain that Kubernetes itself defines.
@@ -10,7 +10,7 @@ const MAX_MANAGER: usize = 128;
 const MAX_SUBRESOURCE: usize = 256;
 
 /// All that is wrong with the metadata of a new object. Its name has been generated and its namespace filled in.
-pub fn validate(meta: &Field, info: &Info, errors: &mut Errors) {
+pub fn validate(meta: &Field, info: &InfoOf, errors: &mut Errors) {
     let (generate, name) = (meta.at("generateName"), meta.at("name"));
     if !generate.str().is_empty() {
         for why in (info.name)(&mask_trailing_dash(generate.str())) {
@@ -64,7 +64,7 @@ pub fn validate_update(new: &Field, old: &Value, errors: &mut Errors) {
 
 /// Whether finalizers are qualified names. Built-in kinds also refuse names without a domain that aren't Kubernetes' own;
 /// custom resources only warn about them.
-pub fn finalizers(meta: &Field, info: &Info, errors: &mut Errors) {
+pub fn finalizers(meta: &Field, info: &InfoOf, errors: &mut Errors) {
     let field = meta.at("finalizers");
     let built_in = crate::find(info.group, info.version, info.plural).is_some();
     let mut both = 0;
@@ -187,6 +187,7 @@ fn mask_trailing_dash(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::Info;
     use canopus_api::value;
 
     static POD: Info = Info::stored("", "v1", "ConfigMap", "configmaps");

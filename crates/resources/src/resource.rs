@@ -1,5 +1,6 @@
 //! The trait every API resource implements: upstream's registry strategy, as data plus a few pure functions.
 
+use canopus_api::schema::Structural;
 use canopus_api::{Errors, Facts, Field, Gvk, Gvr, Quantity, Time, Value};
 use compact_str::CompactString;
 
@@ -45,21 +46,23 @@ impl Verb {
 }
 
 /// What a resource is called and what it can do: the source of routes, discovery and OpenAPI.
-pub struct Info {
-    pub group: &'static str,
-    pub version: &'static str,
-    pub kind: &'static str,
-    pub plural: &'static str,
-    pub singular: &'static str,
-    pub short_names: &'static [&'static str],
-    pub categories: &'static [&'static str],
+///
+/// Those of built-in resources are statics ([`Info`]); a custom resource owns its names.
+pub struct InfoOf<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+    pub kind: &'a str,
+    pub plural: &'a str,
+    pub singular: &'a str,
+    pub short_names: &'a [&'a str],
+    pub categories: &'a [&'a str],
     pub namespaced: bool,
     /// False for requests in the form of objects (SubjectAccessReview), which are answered and forgotten.
     pub stored: bool,
-    pub verbs: &'static [Verb],
-    pub subresources: &'static [Subresource],
+    pub verbs: &'a [Verb],
+    pub subresources: &'a [SubresourceOf<'a>],
     /// Field selectors besides metadata.name and metadata.namespace: dotted paths into the object.
-    pub selectable_fields: &'static [&'static str],
+    pub selectable_fields: &'a [&'a str],
     /// Why a name is bad; nothing when it is good.
     pub name: fn(&str) -> Vec<String>,
     /// Whether changes of anything but metadata and status raise metadata.generation.
@@ -69,15 +72,18 @@ pub struct Info {
     /// PUT creates the object when it does not exist.
     pub create_on_update: bool,
     /// (group, version, plural) of the resource under which and in whose form the objects are stored; None: its own.
-    pub storage: Option<(&'static str, &'static str, &'static str)>,
+    pub storage: Option<(&'a str, &'a str, &'a str)>,
     /// The warning that every request for a deprecated resource gets; "" for one that isn't.
-    pub deprecated: &'static str,
+    pub deprecated: &'a str,
 }
 
-impl Info {
+/// The facts of a built-in resource.
+pub type Info = InfoOf<'static>;
+
+impl<'a> InfoOf<'a> {
     /// A stored, namespaced resource named like a DNS subdomain, with all verbs and no subresources.
-    pub const fn stored(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Info {
-        Info {
+    pub const fn stored(group: &'a str, version: &'a str, kind: &'a str, plural: &'a str) -> InfoOf<'a> {
+        InfoOf {
             group,
             version,
             kind,
@@ -105,7 +111,7 @@ impl Info {
     pub fn gvk(&self) -> Gvk {
         Gvk::new(self.group, self.version, self.kind)
     }
-    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+    pub fn subresource(&self, name: &str) -> Option<&SubresourceOf<'a>> {
         self.subresources.iter().find(|s| s.name == name)
     }
     pub fn has_status(&self) -> bool {
@@ -114,21 +120,24 @@ impl Info {
 }
 
 /// `pods/log`, `deployments/scale`.
-pub struct Subresource {
-    pub name: &'static str,
+pub struct SubresourceOf<'a> {
+    pub name: &'a str,
     /// (group, version, kind) of what it takes and gives.
-    pub kind: (&'static str, &'static str, &'static str),
-    pub verbs: &'static [Verb],
+    pub kind: (&'a str, &'a str, &'a str),
+    pub verbs: &'a [Verb],
 }
 
-impl Subresource {
+/// A subresource of a built-in resource.
+pub type Subresource = SubresourceOf<'static>;
+
+impl<'a> SubresourceOf<'a> {
     /// The status subresource of a kind.
-    pub const fn status(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
-        Subresource { name: "status", kind: (group, version, kind), verbs: Verb::STATUS }
+    pub const fn status(group: &'a str, version: &'a str, kind: &'a str) -> SubresourceOf<'a> {
+        SubresourceOf { name: "status", kind: (group, version, kind), verbs: Verb::STATUS }
     }
     /// `autoscaling/v1 Scale`.
     pub const SCALE: Subresource =
-        Subresource { name: "scale", kind: ("autoscaling", "v1", "Scale"), verbs: Verb::STATUS };
+        SubresourceOf { name: "scale", kind: ("autoscaling", "v1", "Scale"), verbs: Verb::STATUS };
 }
 
 /// What a strategy may know besides the object.
@@ -140,17 +149,20 @@ pub struct Context<'a> {
 }
 
 /// A column of the Table that `kubectl get` prints. Columns with priority 1 show with `-o wide`.
-pub struct Column {
-    pub name: &'static str,
+pub struct ColumnOf<'a> {
+    pub name: &'a str,
     /// "string", "integer", "date", "boolean".
-    pub kind: &'static str,
+    pub kind: &'a str,
     /// "name" for the name column, else "".
-    pub format: &'static str,
-    pub description: &'static str,
+    pub format: &'a str,
+    pub description: &'a str,
     pub priority: i32,
 }
 
-impl Column {
+/// A column of a built-in resource.
+pub type Column = ColumnOf<'static>;
+
+impl<'a> ColumnOf<'a> {
     pub const NAME: Column = Column {
         name: "Name",
         kind: "string",
@@ -166,17 +178,27 @@ impl Column {
         priority: 0,
     };
 
-    pub const fn new(name: &'static str, kind: &'static str, description: &'static str) -> Column {
-        Column { name, kind, format: "", description, priority: 0 }
+    pub const fn new(name: &'a str, kind: &'a str, description: &'a str) -> ColumnOf<'a> {
+        ColumnOf { name, kind, format: "", description, priority: 0 }
     }
-    pub const fn wide(name: &'static str, kind: &'static str, description: &'static str) -> Column {
-        Column { name, kind, format: "", description, priority: 1 }
+    pub const fn wide(name: &'a str, kind: &'a str, description: &'a str) -> ColumnOf<'a> {
+        ColumnOf { name, kind, format: "", description, priority: 1 }
     }
 }
 
 /// One API resource. The defaults suit a plain object without status.
 pub trait Resource: Sync + Send {
-    fn info(&self) -> &'static Info;
+    fn info(&self) -> &InfoOf<'_>;
+
+    /// The structural schema of a custom resource.
+    fn structural(&self) -> Option<&Structural> {
+        None
+    }
+
+    /// What OpenAPI says about a custom resource: definitions by name.
+    fn definitions(&self) -> Vec<(String, Value)> {
+        Vec::new()
+    }
 
     /// Fills in upstream's defaults. Runs on everything a client sends and must be idempotent.
     fn default(&self, _object: &mut Value) {}
@@ -248,7 +270,7 @@ pub trait Resource: Sync + Send {
         Vec::new()
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[ColumnOf<'_>] {
         const {
             &[
                 Column::NAME,

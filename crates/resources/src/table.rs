@@ -1,6 +1,6 @@
 //! `meta.k8s.io/v1 Table`: what `kubectl get` asks for and prints.
 
-use crate::resource::{Column, Resource};
+use crate::resource::{ColumnOf, Resource};
 use canopus_api::{Time, Value, value};
 
 /// What each row carries of its object (the `includeObject` parameter).
@@ -53,7 +53,7 @@ pub fn definitions(resource: &dyn Resource) -> Value {
     resource.columns().iter().map(definition).collect()
 }
 
-fn definition(column: &Column) -> Value {
+fn definition(column: &ColumnOf) -> Value {
     value!({
         "name": (column.name), "type": (column.kind), "format": (column.format),
         "description": (column.description), "priority": (column.priority),

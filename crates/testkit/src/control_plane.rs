@@ -51,11 +51,12 @@ impl ControlPlane {
         let path = dir.join("store.db");
         let stop = shutdown.clone();
         let server = threads.server.spawn(async move { serve(&path, stop).await }).await??;
-        let stored = server.served.values().filter(|s| s.info.stored && s.info.storage.is_none());
+        let table = server.catalog.table();
+        let stored = table.all().filter(|s| s.info().stored && s.info().storage.is_none());
         let resources = stored.map(|s| canopus_controllers::ResourceInfo {
-            gvr: s.info.gvr(),
-            kind: s.info.kind.into(),
-            namespaced: s.info.namespaced,
+            gvr: s.info().gvr(),
+            kind: s.info().kind.into(),
+            namespaced: s.info().namespaced,
         });
         let config = canopus_controllers::Config {
             root_ca: String::new(),

@@ -8,7 +8,7 @@ use super::typed::{field_set, join_errors, nonconformities, with_named_parents, 
 use super::update::{FieldManager, strip};
 use crate::api::Gvk;
 use crate::json;
-use crate::schema::{Type, zero};
+use crate::schema::{Schema, zero};
 use crate::status::{Result, Status};
 use crate::value::Value;
 use compact_str::CompactString;
@@ -221,7 +221,7 @@ impl FieldManager<'_> {
             .ok_or_else(|| plain(format!("failed to prune fields: no version {}", self.api_version)))
     }
 
-    fn at_version(&self, object: &Value, api_version: &str) -> Option<(Value, &'static Type)> {
+    fn at_version(&self, object: &Value, api_version: &str) -> Option<(Value, Schema<'_>)> {
         if api_version == self.api_version {
             return Some((object.clone(), self.ty));
         }
@@ -232,7 +232,7 @@ impl FieldManager<'_> {
     /// of the last apply; the sets of other versions are compared in theirs.
     fn add_back_owned(
         &self,
-        (merged, ty): (&Value, &'static Type),
+        (merged, ty): (&Value, Schema<'_>),
         pruned: Value,
         last: &Entry,
         mine: &Entry,
@@ -252,7 +252,7 @@ impl FieldManager<'_> {
                 let Some(((merged, ty), (pruned, _))) = both else { continue };
                 now = (merged, pruned, ty, version);
             }
-            let (merged, pruned, ty, _) = &now;
+            let (merged, pruned, ty) = (&now.0, &now.1, now.2);
             let mut gone = with_named_parents(ty, &field_set(ty, merged));
             gone.subtract(&with_named_parents(ty, &field_set(ty, pruned)));
             gone.subtract(&with_named_parents(ty, &managed));
@@ -266,7 +266,7 @@ impl FieldManager<'_> {
 }
 
 /// Puts back what pruning removed although the manager never owned it.
-fn add_back_dangling(ty: &'static Type, merged: &Value, pruned: &Value, last: &Set) -> Value {
+fn add_back_dangling(ty: Schema<'_>, merged: &Value, pruned: &Value, last: &Set) -> Value {
     let mut gone = with_named_parents(ty, &field_set(ty, merged));
     gone.subtract(&with_named_parents(ty, &field_set(ty, pruned)));
     without(ty, merged, &gone.intersection(&with_named_parents(ty, last)))

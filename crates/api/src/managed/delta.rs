@@ -2,7 +2,7 @@
 
 use super::list::item_keys;
 use super::set::{Set, field};
-use crate::schema::{Atom, ListKind, Type};
+use crate::schema::{Atom, ItemKind, Schema};
 use crate::value::{Map, Value};
 use compact_str::CompactString;
 use std::cmp::Ordering;
@@ -18,7 +18,7 @@ pub struct Delta {
 
 impl Delta {
     /// Compares two objects of type `ty`; each must conform to it.
-    pub fn between(ty: &'static Type, old: &Value, new: &Value) -> Delta {
+    pub fn between(ty: Schema<'_>, old: &Value, new: &Value) -> Delta {
         if old == new {
             return Delta::default();
         }
@@ -118,14 +118,14 @@ fn compare(atom: Atom, old: Option<&Value>, new: Option<&Value>, out: &mut Nodes
 }
 
 /// What an untyped place is, going by its value.
-enum Deduced {
-    Known(Atom),
+enum Deduced<'a> {
+    Known(Atom<'a>),
     Scalar,
     List,
     Map,
 }
 
-impl Deduced {
+impl Deduced<'_> {
     fn kind(&self) -> u8 {
         match self {
             Deduced::Known(_) => 0,
@@ -136,7 +136,7 @@ impl Deduced {
     }
 }
 
-fn deduce(atom: Atom, value: Option<&Value>) -> Deduced {
+fn deduce<'a>(atom: Atom<'a>, value: Option<&Value>) -> Deduced<'a> {
     match (atom, value) {
         (Atom::Deduced, Some(Value::Array(_))) => Deduced::List,
         (Atom::Deduced, Some(Value::Object(_) | Value::Null) | None) => Deduced::Map,
@@ -206,9 +206,9 @@ fn entries(atom: Atom, atomic: bool, old: Option<&Value>, new: Option<&Value>, o
     walked(old, new)
 }
 
-fn items(item: Atom, kind: ListKind, old: Option<&Value>, new: Option<&Value>, out: &mut Nodes) -> Mark {
+fn items(item: Atom, kind: ItemKind, old: Option<&Value>, new: Option<&Value>, out: &mut Nodes) -> Mark {
     let (left, right) = (old.map_or(&[][..], Value::items), new.map_or(&[][..], Value::items));
-    if kind == ListKind::Atomic || (left.is_empty() && right.is_empty()) {
+    if kind.is_atomic() || (left.is_empty() && right.is_empty()) {
         return leaf(old, new);
     }
     let (left_keys, right_keys) = (item_keys(item, kind, left), item_keys(item, kind, right));

@@ -2,13 +2,13 @@
 
 use super::list::item_key;
 use super::set;
-use crate::schema::{Atom, ListKind, Type};
+use crate::schema::{Atom, ItemKind, Schema};
 use crate::value::{Map, Value};
 use compact_str::CompactString;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// `live` with everything that `config` sets; items of lists are in `config`'s order where both have them.
-pub(super) fn merge(ty: &'static Type, live: &Value, config: &Value) -> Result<Value, String> {
+pub(super) fn merge(ty: Schema<'_>, live: &Value, config: &Value) -> Result<Value, String> {
     Ok(merge_place(Atom::root(ty), Some(live), Some(config))?.unwrap_or_default())
 }
 
@@ -59,7 +59,7 @@ struct Indexed<'a> {
     by_key: HashMap<CompactString, Option<&'a Value>>,
 }
 
-fn index(item: Atom, kind: ListKind, items: &[Value], duplicates: bool) -> Result<Indexed<'_>, String> {
+fn index<'a>(item: Atom, kind: ItemKind, items: &'a [Value], duplicates: bool) -> Result<Indexed<'a>, String> {
     let mut out = Indexed { items, keys: Vec::with_capacity(items.len()), by_key: HashMap::new() };
     for (i, value) in items.iter().enumerate() {
         let key = item_key(item, kind, value).map_err(|why| format!("element {i}: {why}"))?;
@@ -75,12 +75,12 @@ fn index(item: Atom, kind: ListKind, items: &[Value], duplicates: bool) -> Resul
 
 fn merge_lists(
     item: Atom,
-    kind: ListKind,
+    kind: ItemKind,
     left: Option<&Value>,
     right: Option<&Value>,
 ) -> Result<Option<Value>, String> {
     let (l, r) = (left.map_or(&[][..], Value::items), right.map_or(&[][..], Value::items));
-    if kind == ListKind::Atomic || (l.is_empty() && r.is_empty()) {
+    if kind.is_atomic() || (l.is_empty() && r.is_empty()) {
         return Ok(leaf(left, right));
     }
     let r = index(item, kind, r, false)?;

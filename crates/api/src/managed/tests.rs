@@ -11,7 +11,7 @@ const STATUS: &[&[&str]] = &[&["status"]];
 
 fn writer(manager: &str, at: i64) -> FieldManager<'_> {
     FieldManager {
-        ty: deployment(),
+        ty: deployment().into(),
         api_version: "apps/v1",
         manager,
         subresource: "",
@@ -79,7 +79,7 @@ fn a_create_owns_what_upstream_says_it_owns() {
 fn a_pod_of_upstreams_type() {
     let ty = canopus_schema::kind("", "v1", "Pod").unwrap().get();
     let writer = |manager, subresource, reset| FieldManager {
-        ty,
+        ty: ty.into(),
         api_version: "v1",
         manager,
         subresource,
@@ -90,7 +90,7 @@ fn a_pod_of_upstreams_type() {
     let mut pod = value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "labels": {"run": "x"}},
         "spec": {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Always", "securityContext": {}},
         "status": {"phase": "Pending"}});
-    crate::schema::complete(ty, &mut pod);
+    crate::schema::complete(ty.into(), &mut pod);
     writer("kubectl-run", "", STATUS).update(None, &mut pod);
     let mut running = stored(pod);
     let old = running.clone();
@@ -371,7 +371,7 @@ fn managers_of_other_versions_are_asked_in_their_own() {
     /// `apps/v0` calls replicas `paused` (true for more than none), to have something to convert.
     struct Old;
     impl Versions for Old {
-        fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, &'static canopus_schema::Type)> {
+        fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, crate::schema::Schema<'_>)> {
             let mut out = object.clone();
             match api_version {
                 "apps/v0" => {
@@ -385,7 +385,7 @@ fn managers_of_other_versions_are_asked_in_their_own() {
                 _ => return None,
             }
             out.set("apiVersion", api_version);
-            Some((out, deployment()))
+            Some((out, deployment().into()))
         }
     }
     let writer = |manager, at| FieldManager { versions: &Old, ..writer(manager, at) };

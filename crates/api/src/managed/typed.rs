@@ -4,13 +4,13 @@
 use super::list::{item_key, item_keys};
 use super::set::{self, Set, field, is_member};
 use crate::gofmt;
-use crate::schema::{Atom, ListKind, Scalar, Type};
+use crate::schema::{Atom, ItemKind, Scalar, Schema};
 use crate::value::{Map, Value};
 use compact_str::CompactString;
 use std::collections::HashSet;
 
 /// What is wrong with an object, by upstream's paths and words; empty when it conforms to `ty`.
-pub(super) fn nonconformities(ty: &'static Type, value: &Value, allow_duplicates: bool) -> Vec<String> {
+pub(super) fn nonconformities(ty: Schema<'_>, value: &Value, allow_duplicates: bool) -> Vec<String> {
     let mut errors = Vec::new();
     check(Atom::root(ty), value, "", allow_duplicates, &mut errors);
     errors
@@ -49,11 +49,11 @@ fn check(atom: Atom, value: &Value, path: &str, duplicates: bool, errors: &mut V
     }
 }
 
-fn check_items(item: Atom, kind: ListKind, items: &[Value], path: &str, duplicates: bool, errors: &mut Vec<String>) {
+fn check_items(item: Atom, kind: ItemKind, items: &[Value], path: &str, duplicates: bool, errors: &mut Vec<String>) {
     let wrong = |message: String| if path.is_empty() { message } else { format!("{path}: {message}") };
     let mut seen: HashSet<CompactString> = HashSet::new();
     for (i, value) in items.iter().enumerate() {
-        let step = if kind == ListKind::Atomic {
+        let step = if kind.is_atomic() {
             format!("[{i}]")
         } else {
             match item_key(item, kind, value) {
@@ -88,7 +88,7 @@ fn scalar_error(scalar: Scalar, value: &Value) -> Option<String> {
 }
 
 /// Every leaf field and list item that the object sets.
-pub(super) fn field_set(ty: &'static Type, value: &Value) -> Set {
+pub(super) fn field_set(ty: Schema<'_>, value: &Value) -> Set {
     Set::trusted(fields_of(Atom::root(ty), value).0)
 }
 
@@ -97,7 +97,7 @@ fn fields_of(atom: Atom, value: &Value) -> (Map, bool) {
     match (atom, value) {
         (Atom::Scalar(_), _) => (Map::new(), true),
         (Atom::Map { atomic: true, .. } | Atom::Object { atomic: true, .. }, _) => (Map::new(), true),
-        (Atom::List { kind: ListKind::Atomic, .. }, _) => (Map::new(), true),
+        (Atom::List { kind: ItemKind::Atomic, .. }, _) => (Map::new(), true),
         (Atom::Deduced, Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) | Value::Array(_)) => {
             (Map::new(), true)
         }
@@ -129,7 +129,7 @@ fn fields_of_entries(atom: Atom, map: &Map) -> Map {
     map.iter().filter_map(entry).collect()
 }
 
-fn fields_of_items(item: Atom, kind: ListKind, items: &[Value]) -> Map {
+fn fields_of_items(item: Atom, kind: ItemKind, items: &[Value]) -> Map {
     let mut out = Map::new();
     for (key, value) in item_keys(item, kind, items).into_iter().zip(items) {
         let Some(key) = key else { continue };
@@ -141,7 +141,7 @@ fn fields_of_items(item: Atom, kind: ListKind, items: &[Value]) -> Map {
 }
 
 /// The object without the items and fields of `gone`. None when nothing is left of a place.
-pub(super) fn without(ty: &'static Type, value: &Value, gone: &Set) -> Value {
+pub(super) fn without(ty: Schema<'_>, value: &Value, gone: &Set) -> Value {
     remove(Atom::root(ty), value, gone.as_map()).unwrap_or_default()
 }
 
@@ -153,7 +153,7 @@ fn remove(atom: Atom, value: &Value, gone: &Map) -> Option<Value> {
         (Atom::Map { .. } | Atom::Object { .. } | Atom::Deduced, Value::Object(map)) if !map.is_empty() => {
             remove_entries(atom, map, gone)
         }
-        (Atom::List { item, kind }, Value::Array(items)) if kind != ListKind::Atomic && !items.is_empty() => {
+        (Atom::List { item, kind }, Value::Array(items)) if !kind.is_atomic() && !items.is_empty() => {
             remove_items(item.atom(), kind, items, gone)
         }
         _ => None,
@@ -201,7 +201,7 @@ fn remove_entries(atom: Atom, map: &Map, gone: &Map) -> Option<Value> {
     (changed || !out.is_empty()).then(|| Value::Object(out.into_iter().collect()))
 }
 
-fn remove_items(item: Atom, kind: ListKind, items: &[Value], gone: &Map) -> Option<Value> {
+fn remove_items(item: Atom, kind: ItemKind, items: &[Value], gone: &Map) -> Option<Value> {
     let mut changed = false;
     let mut out = Vec::with_capacity(items.len());
     for (key, value) in item_keys(item, kind, items).into_iter().zip(items) {
@@ -218,7 +218,7 @@ fn remove_items(item: Atom, kind: ListKind, items: &[Value], gone: &Map) -> Opti
 }
 
 /// The set with every named field that has members below it made a member too: owning `a.b` means owning `a`.
-pub(super) fn with_named_parents(ty: &'static Type, set: &Set) -> Set {
+pub(super) fn with_named_parents(ty: Schema<'_>, set: &Set) -> Set {
     Set::trusted(name_parents(Some(Atom::root(ty)), set.as_map()))
 }
 

@@ -3,7 +3,7 @@
 use super::delta::Delta;
 use super::entry::{self, Entry, Operation};
 use super::set::Set;
-use crate::schema::{Type, zero};
+use crate::schema::{Schema, zero};
 use crate::time::Time;
 use crate::value::Value;
 use compact_str::CompactString;
@@ -16,21 +16,21 @@ const MAX_UPDATE_MANAGERS: usize = 10;
 pub trait Versions {
     /// `object` as `api_version` has it and that version's type; None when there is no such version (any more):
     /// what its managers own is forgotten.
-    fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, &'static Type)>;
+    fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, Schema<'_>)>;
 }
 
 /// A kind with one version only.
 pub struct OneVersion;
 
 impl Versions for OneVersion {
-    fn convert(&self, _: &Value, _: &str) -> Option<(Value, &'static Type)> {
+    fn convert(&self, _: &Value, _: &str) -> Option<(Value, Schema<'_>)> {
         None
     }
 }
 
 /// Who writes what, in which version, and when.
 pub struct FieldManager<'a> {
-    pub ty: &'static Type,
+    pub ty: Schema<'a>,
     /// Of the request: `apps/v1`.
     pub api_version: &'a str,
     /// The fieldManager, or the start of the user agent. "" is "unknown".

@@ -2,18 +2,24 @@
 //! upstream's decoder would write them back.
 
 use super::check::check;
+use super::place::Schema;
 use super::prune::prune;
 use crate::value::Value;
-use canopus_schema::Type;
 
 /// Decodes `value` as `ty` in place. Answers the unknown fields that were dropped, as `unknown field "spec.x"`.
 ///
 /// # Errors
 /// What does not fit its type, in the words of Go's decoder: `json: cannot unmarshal string into Go struct field
 /// DeploymentSpec.spec.replicas of type int32`.
-pub fn decode(ty: &'static Type, value: &mut Value) -> Result<Vec<String>, String> {
-    check(ty, value).map_err(|problem| problem.0)?;
-    Ok(prune(ty, value).into_iter().map(|path| format!("unknown field {path:?}")).collect())
+pub fn decode(schema: Schema<'_>, value: &mut Value) -> Result<Vec<String>, String> {
+    let unknown = match schema {
+        Schema::Table(ty) => {
+            check(ty, value).map_err(|problem| problem.0)?;
+            prune(ty, value)
+        }
+        Schema::Custom(root) => super::custom::decode(root, value)?,
+    };
+    Ok(unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect())
 }
 
 #[cfg(test)]
@@ -23,7 +29,7 @@ mod tests {
 
     fn run(kind: &str, group: &str, mut value: Value) -> (Result<Vec<String>, String>, Value) {
         let ty = canopus_schema::kind(group, "v1", kind).unwrap().get();
-        let done = decode(ty, &mut value);
+        let done = decode(ty.into(), &mut value);
         (done, value)
     }
 

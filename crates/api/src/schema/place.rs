@@ -1,35 +1,116 @@
 //! A place in an object as the tables type it: what every schema-driven walk stands on.
 
+use super::structural::Structural;
 use crate::json;
 use crate::value::{Map, Value};
 use canopus_schema::{Field, FieldType, ListKind, Shape, Type};
+use compact_str::CompactString;
+
+/// What is known of a whole object: a built-in type, or the structural schema of a custom resource.
+#[derive(Clone, Copy)]
+pub enum Schema<'a> {
+    Table(&'static Type),
+    Custom(&'a Structural),
+}
+
+impl From<&'static Type> for Schema<'_> {
+    fn from(ty: &'static Type) -> Self {
+        Schema::Table(ty)
+    }
+}
+
+impl<'a> Schema<'a> {
+    /// The type, for what only built-in kinds have (strategic merge, protobuf).
+    pub fn table(self) -> Option<&'static Type> {
+        match self {
+            Schema::Table(ty) => Some(ty),
+            Schema::Custom(_) => None,
+        }
+    }
+
+    /// The field `name`; None when there is none.
+    fn field(self, name: &str) -> Option<Place<'a>> {
+        match self {
+            Schema::Table(ty) => find_field(ty, name).map(Place::of_field),
+            Schema::Custom(schema) => schema.field(name),
+        }
+    }
+
+    /// The default of the field `name`.
+    pub fn default_of(self, name: &str) -> Option<Value> {
+        match self {
+            Schema::Table(ty) => find_field(ty, name).and_then(default_of),
+            Schema::Custom(schema) => schema.properties.get(name)?.default.clone(),
+        }
+    }
+}
 
 /// The type of one place and how its field treats lists and maps.
 #[derive(Clone, Copy)]
-pub struct Place {
-    pub ty: FieldType,
-    pub list: ListKind,
-    pub map_atomic: bool,
+pub enum Place<'a> {
+    Table { ty: FieldType, list: ListKind, map_atomic: bool },
+    Custom(&'a Structural),
 }
 
 /// What structured-merge-diff makes of a place.
 #[derive(Clone, Copy)]
-pub enum Atom {
+pub enum Atom<'a> {
     Scalar(Scalar),
     List {
-        item: Place,
-        kind: ListKind,
+        item: Place<'a>,
+        kind: ItemKind<'a>,
     },
     Map {
-        item: Place,
+        item: Place<'a>,
         atomic: bool,
     },
     Object {
-        ty: &'static Type,
+        ty: Schema<'a>,
         atomic: bool,
     },
     /// Untyped: scalars and lists are leaves, maps are walked.
     Deduced,
+}
+
+/// How the items of a list are told apart.
+#[derive(Clone, Copy)]
+pub enum ItemKind<'a> {
+    Atomic,
+    Set,
+    Map(Keys<'a>),
+}
+
+impl ItemKind<'_> {
+    pub fn is_atomic(self) -> bool {
+        matches!(self, ItemKind::Atomic)
+    }
+}
+
+impl From<ListKind> for ItemKind<'_> {
+    fn from(kind: ListKind) -> Self {
+        match kind {
+            ListKind::Atomic => ItemKind::Atomic,
+            ListKind::Set => ItemKind::Set,
+            ListKind::Map(keys) => ItemKind::Map(Keys::Table(keys)),
+        }
+    }
+}
+
+/// The fields that make the key of an item.
+#[derive(Clone, Copy)]
+pub enum Keys<'a> {
+    Table(&'static [&'static str]),
+    Custom(&'a [CompactString]),
+}
+
+impl<'a> Keys<'a> {
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        let (table, custom): (&'static [&'static str], &'a [CompactString]) = match self {
+            Keys::Table(keys) => (keys, &[]),
+            Keys::Custom(keys) => (&[], keys),
+        };
+        table.iter().copied().chain(custom.iter().map(CompactString::as_str))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +121,8 @@ pub enum Scalar {
     Untyped,
 }
 
-impl Place {
-    pub fn of_field(field: &'static Field) -> Place {
+impl<'a> Place<'a> {
+    pub fn of_field(field: &'static Field) -> Place<'a> {
         // Where upstream doesn't say what kind of list it is, the key it is patched by counts.
         let list = match field.patch.merge_key.as_slice() {
             _ if field.listed => field.list,
@@ -49,26 +130,30 @@ impl Place {
             keys if field.patch.merge => ListKind::Map(keys),
             _ => field.list,
         };
-        Place { ty: field.ty, list, map_atomic: field.map_atomic }
+        Place::Table { ty: field.ty, list, map_atomic: field.map_atomic }
     }
 
     /// A place of which nothing is known.
-    pub fn any() -> Place {
+    pub fn any() -> Place<'a> {
         Place::inner(&FieldType::Any)
     }
 
     /// The place of an item or value whose list kind no field states.
-    pub fn inner(ty: &FieldType) -> Place {
-        Place { ty: *ty, list: ListKind::Atomic, map_atomic: false }
+    pub fn inner(ty: &FieldType) -> Place<'a> {
+        Place::Table { ty: *ty, list: ListKind::Atomic, map_atomic: false }
     }
 
-    pub fn atom(self) -> Atom {
-        match self.ty {
+    pub fn atom(self) -> Atom<'a> {
+        let (ty, list, map_atomic) = match self {
+            Place::Table { ty, list, map_atomic } => (ty, list, map_atomic),
+            Place::Custom(schema) => return schema.atom(),
+        };
+        match ty {
             FieldType::Ref(id) => {
                 let ty = id.get();
                 match ty.shape {
-                    Shape::Object => Atom::Object { ty, atomic: self.map_atomic || ty.atomic },
-                    Shape::RawExtension | Shape::FieldsV1 => Atom::Map { item: Place::any(), atomic: self.map_atomic },
+                    Shape::Object => Atom::Object { ty: ty.into(), atomic: map_atomic || ty.atomic },
+                    Shape::RawExtension | Shape::FieldsV1 => Atom::Map { item: Place::any(), atomic: map_atomic },
                     Shape::Any | Shape::Json => Atom::Deduced,
                     Shape::Quantity | Shape::IntOrString | Shape::Time | Shape::MicroTime => {
                         Atom::Scalar(Scalar::Untyped)
@@ -78,23 +163,23 @@ impl Place {
             FieldType::String | FieldType::Bytes => Atom::Scalar(Scalar::String),
             FieldType::Int32 | FieldType::Int64 | FieldType::Double => Atom::Scalar(Scalar::Numeric),
             FieldType::Bool => Atom::Scalar(Scalar::Boolean),
-            FieldType::Array(item) => Atom::List { item: Place::inner(item), kind: self.list },
-            FieldType::Map(item) => Atom::Map { item: Place::inner(item), atomic: self.map_atomic },
+            FieldType::Array(item) => Atom::List { item: Place::inner(item), kind: list.into() },
+            FieldType::Map(item) => Atom::Map { item: Place::inner(item), atomic: map_atomic },
             FieldType::Any => Atom::Deduced,
         }
     }
 }
 
-impl Atom {
-    /// The root of an object of type `ty`.
-    pub fn root(ty: &'static Type) -> Atom {
+impl<'a> Atom<'a> {
+    /// The root of an object.
+    pub fn root(ty: Schema<'a>) -> Atom<'a> {
         Atom::Object { ty, atomic: false }
     }
 
     /// The place of the entry `name` of a map or object; None when an object has no such field.
-    pub fn entry(&self, name: &str) -> Option<Place> {
+    pub fn entry(&self, name: &str) -> Option<Place<'a>> {
         match self {
-            Atom::Object { ty, .. } => find_field(ty, name).map(Place::of_field),
+            Atom::Object { ty, .. } => ty.field(name),
             Atom::Map { item, .. } => Some(*item),
             Atom::Deduced => Some(Place::any()),
             Atom::Scalar(_) | Atom::List { .. } => None,
@@ -103,7 +188,11 @@ impl Atom {
 
     /// Whether entry `name` is a named field rather than a key of a map.
     pub fn names(&self, name: &str) -> bool {
-        matches!(self, Atom::Object { ty, .. } if find_field(ty, name).is_some())
+        match self {
+            Atom::Object { ty: Schema::Table(ty), .. } => find_field(ty, name).is_some(),
+            Atom::Object { ty: Schema::Custom(schema), .. } => schema.names(name),
+            _ => false,
+        }
     }
 }
 

@@ -21,14 +21,14 @@ pub fn prune(ty: &'static Type, value: &mut Value) -> Vec<String> {
 }
 
 /// Where the walk is; rendered only for an unknown field.
-enum Path<'a> {
+pub(super) enum Path<'a> {
     Root,
     Name(&'a Path<'a>, &'a str),
     Index(&'a Path<'a>, usize),
 }
 
 impl Path<'_> {
-    fn render(&self, out: &mut String) {
+    pub(super) fn render(&self, out: &mut String) {
         match self {
             Path::Root => {}
             Path::Name(parent, name) => {

@@ -1,11 +1,16 @@
 //! The empty object of a type, as Go has it.
 
-use super::place::each_inner;
+use super::place::{Schema, each_inner};
 use crate::value::{Map, Value};
 use canopus_schema::{Field, FieldType, Shape, Type};
 
 /// What an empty Go struct of type `ty` encodes to: structs held by value are there, and fields without `omitempty`.
-pub fn zero(ty: &'static Type) -> Value {
+/// Custom resources have nothing of their own.
+pub fn zero(schema: Schema<'_>) -> Value {
+    schema.table().map_or_else(Value::object, zero_of)
+}
+
+fn zero_of(ty: &'static Type) -> Value {
     let mut out = Map::new();
     for field in ty.fields {
         if let Some(value) = zero_field(field) {
@@ -17,7 +22,7 @@ pub fn zero(ty: &'static Type) -> Value {
 
 fn zero_field(field: &'static Field) -> Option<Value> {
     match field.ty {
-        FieldType::Ref(id) if id.get().shape == Shape::Object && is_embedded(field) => Some(zero(id.get())),
+        FieldType::Ref(id) if id.get().shape == Shape::Object && is_embedded(field) => Some(zero_of(id.get())),
         _ if !field.required => None,
         FieldType::String => Some("".into()),
         FieldType::Int32 | FieldType::Int64 | FieldType::Double => Some(Value::Int(0)),
@@ -32,7 +37,14 @@ pub fn is_embedded(field: &Field) -> bool {
 }
 
 /// Adds the structs that Go holds by value where they are absent: `status: {}`, a container's `resources: {}`.
-pub fn complete(ty: &'static Type, value: &mut Value) {
+/// Custom resources have none.
+pub fn complete(schema: Schema<'_>, value: &mut Value) {
+    if let Some(ty) = schema.table() {
+        complete_type(ty, value);
+    }
+}
+
+fn complete_type(ty: &'static Type, value: &mut Value) {
     let Value::Object(map) = value else { return };
     for field in ty.fields.iter().filter(|f| is_embedded(f)) {
         let value = map.entry(field.name, Value::object);
@@ -40,7 +52,7 @@ pub fn complete(ty: &'static Type, value: &mut Value) {
             *value = Value::object();
         }
     }
-    each_inner(ty, map, complete);
+    each_inner(ty, map, complete_type);
 }
 
 #[cfg(test)]
@@ -52,13 +64,13 @@ mod tests {
     #[test]
     fn go_structs_held_by_value_are_always_there() {
         assert_eq!(
-            zero(deployment()),
+            zero(deployment().into()),
             value!({"metadata": {}, "spec": {"selector": null, "strategy": {},
                 "template": {"metadata": {}, "spec": {"containers": null}}}, "status": {}})
         );
         let mut v =
             value!({"spec": {"template": {"spec": {"containers": [{"name": "c"}, {"resources": {"limits": {}}}]}}}});
-        complete(deployment(), &mut v);
+        complete(deployment().into(), &mut v);
         assert_eq!(
             v,
             value!({"metadata": {}, "status": {}, "spec": {"strategy": {}, "template": {"metadata": {}, "spec": {

@@ -23,20 +23,21 @@ impl Version {
     pub fn equivalents(server: &Server, request: &Request) -> Vec<Version> {
         let own = request.resource.gvr();
         let Ok(served) = server.served(&own) else { return Vec::new() };
-        if !served.info.stored {
+        if !served.info().stored {
             return Vec::new();
         }
-        let others = server.served.values().filter(|s| s.prefix == served.prefix && s.info.gvr() != own);
+        let table = server.catalog.table();
+        let others = table.all().filter(|s| s.prefix == served.prefix && s.info().gvr() != own);
         let mut others: Vec<Version> = others
             .filter_map(|other| {
                 let kind = match request.subresource {
-                    "" => other.info.gvk(),
+                    "" => other.info().gvk(),
                     part => {
-                        let (group, version, kind) = other.info.subresource(part)?.kind;
+                        let (group, version, kind) = other.info().subresource(part)?.kind;
                         Gvk::new(group, version, kind)
                     }
                 };
-                Some(Version { gvr: other.info.gvr(), kind })
+                Some(Version { gvr: other.info().gvr(), kind })
             })
             .collect();
         others.sort_by(|a, b| (&a.gvr.group, &a.gvr.version).cmp(&(&b.gvr.group, &b.gvr.version)));

@@ -17,7 +17,7 @@ pub mod webhook;
 use crate::user::User;
 use async_trait::async_trait;
 use canopus_api::{DeleteOptions, Gvk, Status, Value, WriteOptions};
-use canopus_resources::Info;
+use canopus_resources::InfoOf;
 use reinvocation::Reinvocation;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Operation {
 /// One write on its way in. `object` is Null for deletions, `old` Null for creations.
 pub struct Request<'a> {
     pub operation: Operation,
-    pub resource: &'a Info,
+    pub resource: &'a InfoOf<'a>,
     pub subresource: &'a str,
     pub namespace: &'a str,
     /// "" when the server is to generate it.

@@ -24,7 +24,7 @@ fn pod(name: &str, node: &str, secret: &str) -> Value {
 async fn decisions() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Limits::default()).unwrap());
     let resource = canopus_resources::find("", "v1", "pods").unwrap();
-    let cache = Cache::start(&store, "/registry/pods/", resource).await.unwrap();
+    let cache = Cache::start(&store, "/registry/pods/", resource.into()).await.unwrap();
     let authorizer =
         NodeAuthorizer { pods: PlacedPods::of(cache.clone()), volumes: None, attachments: None, rules: node_rules() };
     put(&store, &cache, pod("p1", "n1", "s1")).await;

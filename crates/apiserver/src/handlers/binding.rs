@@ -3,7 +3,8 @@
 use super::Written;
 use super::decode::{decode_as, place_namespace};
 use crate::admission::{Operation, Options, Request};
-use crate::server::{Served, Server};
+use crate::served::Served;
+use crate::server::Server;
 use crate::user::User;
 use canopus_api::{Errors, Field, Gvk, Gvr, Object, Result, Status, Target, Value, WriteOptions, value};
 use canopus_resources::core::pod::bind;
@@ -21,15 +22,14 @@ impl Server {
         options: &WriteOptions,
     ) -> Result<Written> {
         let gvk = Gvk::new("", "v1", "Binding");
-        let warnings =
-            decode_as(&gvk, self.served(&Gvr::new("", "v1", "bindings"))?.schema.get(), &mut binding, options)?;
+        let warnings = decode_as(&gvk, self.served(&Gvr::new("", "v1", "bindings"))?.schema(), &mut binding, options)?;
         place_namespace(&target.namespace, &mut binding)?;
         // `bindings` has the pod's name only in the body.
         let name = if target.subresource.is_empty() { binding["metadata"]["name"].str() } else { &target.name };
         let name = name.to_string();
         let mut request = Request {
             operation: Operation::Create,
-            resource: served.info,
+            resource: served.info(),
             subresource: &target.subresource,
             namespace: &target.namespace,
             name: &name,
@@ -60,11 +60,11 @@ impl Server {
         let pods = Gvr::new("", "v1", "pods");
         let served = self.served(&pods)?;
         for _ in 0..RETRIES {
-            let old = self.current(served, namespace, name).await?.ok_or_else(|| Status::not_found(&pods, name))?;
+            let old = self.current(&served, namespace, name).await?.ok_or_else(|| Status::not_found(&pods, name))?;
             check_preconditions(&pods, &old, &binding["metadata"])?;
             let mut pod = (*old.value()).clone();
             bind::bind(&mut pod, binding, self.surroundings.now())?;
-            match self.put_changed(served, &old, pod, dry_run).await {
+            match self.put_changed(&served, &old, pod, dry_run).await {
                 Err(raced) if raced.is_conflict() => {}
                 done => return done.map(|_| ()),
             }

@@ -1,13 +1,13 @@
 //! From a tree that a client has sent to an object of a kind: what doesn't fit is refused, what is unknown dropped.
 
 use canopus_api::api::FieldValidation;
+use canopus_api::schema::Schema;
 use canopus_api::{Errors, Field, Gvk, Result, Status, Value, WriteOptions, json, schema, value};
-use canopus_schema::Type;
 
 /// Checks a body against the schema of `gvk` and drops what is unknown. Answers warnings.
 pub(crate) fn decode_as(
     gvk: &Gvk,
-    schema: &'static Type,
+    schema: Schema<'_>,
     body: &mut Value,
     options: &WriteOptions,
 ) -> Result<Vec<String>> {
@@ -41,7 +41,7 @@ pub(crate) fn decode_as(
 /// Like [`decode_as`], of what a patch has made of an object; `problems` are those of the patch itself.
 pub(crate) fn decode_patched(
     gvk: &Gvk,
-    schema: &'static Type,
+    schema: Schema<'_>,
     before: &Value,
     body: &mut Value,
     mut problems: Vec<String>,
@@ -79,7 +79,7 @@ pub(crate) fn same_spec(body: &Value, before: &Value) -> bool {
     matches!((&body["spec"], &before["spec"]), (Value::Object(new), Value::Object(old)) if new.is_shared_with(old))
 }
 
-fn fit(gvk: &Gvk, schema: &'static Type, body: &mut Value) -> std::result::Result<Vec<String>, String> {
+fn fit(gvk: &Gvk, schema: Schema<'_>, body: &mut Value) -> std::result::Result<Vec<String>, String> {
     body.set("apiVersion", gvk.api_version());
     body.set("kind", gvk.kind.clone());
     schema::decode(schema, body)
@@ -166,7 +166,7 @@ mod tests {
         let gvk = Gvk::new("", "v1", "ConfigMap");
         let schema = canopus_schema::kind("", "v1", "ConfigMap").unwrap().get();
         let options = WriteOptions { field_validation: validation, ..WriteOptions::default() };
-        decode_as(&gvk, schema, &mut body, &options).map_err(|e| e.message)
+        decode_as(&gvk, schema.into(), &mut body, &options).map_err(|e| e.message)
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::deletion::{self, Plan};
 use crate::admission::{Operation, Options, Request};
 use crate::fresh::Fresh;
-use crate::server::{Served, Server};
+use crate::served::Served;
+use crate::server::Server;
 use crate::user::User;
 use canopus_api::{DeleteOptions, Gvr, ListOptions, Object, Result, Status, Target, Value};
 use canopus_store::{Change, Expect};
@@ -46,7 +47,7 @@ impl Server {
         let before = old.value();
         let mut request = Request {
             operation: Operation::Delete,
-            resource: served.info,
+            resource: served.info(),
             subresource: "",
             namespace: &target.namespace,
             name: &target.name,
@@ -60,7 +61,7 @@ impl Server {
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
         gates.admission.validate(&request).await?;
-        match deletion::plan(served.resource, &before, options, self.surroundings.now()) {
+        match deletion::plan(&*served.resource, &before, options, self.surroundings.now()) {
             Plan::Pending => Ok(Deleted { object: old.clone(), gone: false }),
             Plan::Mark(marked) if marked == *before => Ok(Deleted { object: old.clone(), gone: false }),
             Plan::Mark(marked) => {
@@ -77,7 +78,7 @@ impl Server {
                 let object = if last == *before {
                     old.at_revision(revision)
                 } else {
-                    Object::from_value(last, served.info.selectable_fields, revision)
+                    Object::from_value(last, served.info().selectable_fields, revision)
                 };
                 Ok(Deleted { object: Arc::new(object), gone: true })
             }
@@ -126,7 +127,7 @@ impl Server {
 }
 
 fn check_preconditions(served: &Served, old: &Object, options: &DeleteOptions) -> Result<()> {
-    let (info, namespaces) = (served.info, served.info.group.is_empty() && served.info.plural == "namespaces");
+    let (info, namespaces) = (served.info(), served.info().group.is_empty() && served.info().plural == "namespaces");
     // Upstream speaks of the kind here, but for namespaces.
     let about = Gvr::new(info.group, info.version, if namespaces { info.plural } else { info.kind });
     let refused = |what: &str, wanted: &str, actual: &str, how: &str| {

@@ -3,7 +3,7 @@
 
 use canopus_api::api::Propagation;
 use canopus_api::{DeleteOptions, Time, Value, labels};
-use canopus_resources::{Info, Resource};
+use canopus_resources::{InfoOf, Resource};
 use std::time::Duration;
 
 #[derive(Debug, PartialEq)]
@@ -59,7 +59,7 @@ pub fn plan(resource: &dyn Resource, before: &Value, options: &DeleteOptions, no
     }
 }
 
-fn is(info: &Info, plural: &str) -> bool {
+fn is(info: &InfoOf, plural: &str) -> bool {
     info.plural == plural && (info.group.is_empty() || plural == "events")
 }
 

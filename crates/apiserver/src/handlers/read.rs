@@ -1,7 +1,8 @@
 //! get, list and watch.
 
 use crate::cache::{Cache, CacheEvent, Subscription, selected, too_large};
-use crate::server::{Served, Server};
+use crate::served::{Served, Strategy};
+use crate::server::Server;
 use crate::storage;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,7 +19,7 @@ impl Server {
     pub async fn get(&self, target: &Target, resource_version: Option<u64>) -> Result<Arc<Object>> {
         let served = self.served(&target.gvr)?;
         let found = match resource_version {
-            None => self.current(served, &target.namespace, &target.name).await?,
+            None => self.current(&served, &target.namespace, &target.name).await?,
             Some(revision) => {
                 let cache = served.cache()?;
                 self.wait_for(cache, revision).await?;
@@ -45,9 +46,9 @@ impl Server {
 
     pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
         let served = self.served(&target.gvr)?;
-        check_fields(served, options)?;
-        let mut list = self.list_stored(served, target, &served.stored_options(options)).await?;
-        if served.info.storage.is_some() {
+        check_fields(&served, options)?;
+        let mut list = self.list_stored(&served, target, &served.stored_options(options)).await?;
+        if served.info().storage.is_some() {
             list.items = list.items.into_iter().map(|object| served.present(object)).collect();
         }
         Ok(list)
@@ -98,7 +99,7 @@ impl Server {
         }
         let (revision, start) = read_token(&options.continue_token)
             .ok_or_else(|| Status::bad_request("continue key is not valid: encoded continue token is not readable"))?;
-        if served.info.namespaced
+        if served.info().namespaced
             && !target.namespace.is_empty()
             && !start.starts_with(&format!("{}/", target.namespace))
         {
@@ -159,7 +160,7 @@ impl Server {
         options: &ListOptions,
     ) -> Result<BoxStream<'static, Result<WatchEvent>>> {
         let served = self.served(&target.gvr)?;
-        check_fields(served, options)?;
+        check_fields(&served, options)?;
         if let Some(why) = bad_initial_events(options) {
             return Err(Status::bad_request(why));
         }
@@ -197,7 +198,11 @@ impl Server {
             Err(other) => return Err(other),
         };
         let events = stream(cache.clone(), subscription, target.namespace.to_string(), options.clone());
-        if served.info.storage.is_none() {
+        let events = match &served.resource {
+            Strategy::BuiltIn(_) => events,
+            Strategy::Custom(_) => events.take_until(served.gone.clone().cancelled_owned()).boxed(),
+        };
+        if served.info().storage.is_none() {
             return Ok(events);
         }
         let served = served.clone();
@@ -227,13 +232,13 @@ fn bad_initial_events(options: &ListOptions) -> Option<&'static str> {
 fn check_fields(served: &Served, options: &ListOptions) -> Result<()> {
     for (field, _, _) in &options.fields.terms {
         let known = field == "metadata.name"
-            || (field == "metadata.namespace" && served.info.namespaced)
-            || served.info.selectable_fields.contains(&field.as_str());
+            || (field == "metadata.namespace" && served.info().namespaced)
+            || served.info().selectable_fields.contains(&field.as_str());
         if !known {
             let selector = &options.fields;
             let message = format!(
                 "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {field}",
-                served.info.gvr().group_resource(),
+                served.info().gvr().group_resource(),
                 options.labels.to_string(),
                 selector.to_string(),
             );

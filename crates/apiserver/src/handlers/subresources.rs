@@ -12,9 +12,9 @@ impl Server {
     /// POST.
     pub async fn post(&self, user: &User, target: &Target, body: Value, options: &WriteOptions) -> Result<Written> {
         let served = self.served(&target.gvr)?.clone();
-        match (served.info.plural, target.subresource.as_str()) {
+        match (served.info().plural, target.subresource.as_str()) {
             ("bindings", "") | ("pods", "binding") => self.bind(user, &served, target, body, options).await,
-            (_, "") if !served.info.stored => self.review(user, &served, target, body, options),
+            (_, "") if !served.info().stored => self.review(user, &served, target, body, options),
             (_, "") => self.create(user, target, body, options).await,
             ("serviceaccounts", "token") => self.token(user, &served, target, body, options).await,
             _ => Err(Status::method_not_supported(&target.gvr, "create")),
@@ -58,7 +58,7 @@ impl Server {
     /// GET of a subresource that is an object of another kind.
     pub async fn get_subresource(&self, target: &Target) -> Result<Arc<Object>> {
         let served = self.served(&target.gvr)?;
-        if target.subresource != "scale" || served.info.subresource("scale").is_none() {
+        if target.subresource != "scale" || served.info().subresource("scale").is_none() {
             return Err(Status::no_such_resource());
         }
         let object = self.get(target, None).await?;
@@ -67,7 +67,7 @@ impl Server {
 
     async fn put_scale(&self, user: &User, target: &Target, body: Value, options: &WriteOptions) -> Result<Written> {
         let served = self.served(&target.gvr)?.clone();
-        if served.info.subresource("scale").is_none() {
+        if served.info().subresource("scale").is_none() {
             return Err(Status::no_such_resource());
         }
         let mut errors = Errors::new();

@@ -3,7 +3,8 @@
 use super::Written;
 use super::decode::{decode_as, place_namespace};
 use crate::admission::{Operation, Options, Request};
-use crate::server::{Served, Server, TokenClaims};
+use crate::served::Served;
+use crate::server::{Server, TokenClaims};
 use crate::user::User;
 use canopus_api::api::split_api_version;
 use canopus_api::{Errors, Field, Gvk, Gvr, Object, Result, Status, Target, Value, WriteOptions, value};
@@ -26,12 +27,12 @@ impl Server {
         options: &WriteOptions,
     ) -> Result<Written> {
         let gvk = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
-        let warnings = decode_as(&gvk, schema()?, &mut body, options)?;
+        let warnings = decode_as(&gvk, schema()?.into(), &mut body, options)?;
         tokenrequest::default(&mut body);
         place_namespace(&target.namespace, &mut body)?;
         let mut request = Request {
             operation: Operation::Create,
-            resource: served.info,
+            resource: served.info(),
             subresource: &target.subresource,
             namespace: &target.namespace,
             name: &target.name,
@@ -121,7 +122,7 @@ impl Server {
             }
         };
         let gvr = Gvr::new("", "v1", plural);
-        let object = self.current(self.served(&gvr)?, namespace, name).await?;
+        let object = self.current(&*self.served(&gvr)?, namespace, name).await?;
         let object = object.ok_or_else(|| Status::not_found(&gvr, name))?;
         if kind == "Pod" {
             let pod = object.value();
@@ -133,7 +134,7 @@ impl Server {
             }
             let node = pod["spec"]["nodeName"].str();
             if !node.is_empty() {
-                let known = self.current(self.served(&Gvr::new("", "v1", "nodes"))?, "", node).await?;
+                let known = self.current(&*self.served(&Gvr::new("", "v1", "nodes"))?, "", node).await?;
                 let uid = known.map(|n| n.facts.uid.to_string()).unwrap_or_default();
                 claims.node = Some((node.to_string(), uid));
             }

@@ -5,7 +5,8 @@ use super::decode::{apart, decode_as, decode_patched, same_name, same_namespace,
 use crate::admission::{Operation, Options, Request};
 use crate::authz::Attributes;
 use crate::fresh::Fresh;
-use crate::server::{EVENT_TTL, Served, Server};
+use crate::served::Served;
+use crate::server::{EVENT_TTL, Server};
 use crate::surroundings::{name_suffix, uuid};
 use crate::user::User;
 use canopus_api::managed::{FieldManager, OneVersion, keep_times_if_unchanged};
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 /// How often a write that raced is tried again before the client is told.
 const RETRIES: usize = 5;
+/// The patches that custom resources understand.
+const CUSTOM_PATCHES: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 /// How many generated names are tried.
 const NAMES: usize = 8;
 
@@ -50,7 +53,7 @@ impl Server {
     async fn taken(&self, served: &Served, target: &Target, object: (&str, bool), mut taken: Status) -> Status {
         let (name, generated) = object;
         if generated {
-            let resource = served.info.gvr().group_resource();
+            let resource = served.info().gvr().group_resource();
             taken.message = format!(
                 "{resource} {name:?} already exists, the server was not able to generate a unique name for the object"
             );
@@ -75,7 +78,7 @@ impl Server {
         ownership: Ownership,
     ) -> Result<Written> {
         let now = self.surroundings.now();
-        let info = served.info;
+        let info = served.info();
         let given = body["metadata"]["name"].str().to_string();
         let generated = !body["metadata"]["generateName"].is_empty();
         let mut request = Request {
@@ -101,7 +104,7 @@ impl Server {
         served.resource.prepare_create(&mut request.object, &cx);
         let reserved = self.reserve(served, &mut request.object, None, options.dry_run).await?;
         let finish = async {
-            schema::complete(served.schema.get(), &mut request.object);
+            schema::complete(served.schema(), &mut request.object);
             if ownership == Ownership::Update {
                 self.own(served, None, &mut request.object, "", options);
             }
@@ -126,14 +129,14 @@ impl Server {
 
     /// Checks the body against the schema, drops what is unknown and fills in defaults. Answers warnings.
     pub(crate) fn decode(&self, served: &Served, body: &mut Value, options: &WriteOptions) -> Result<Vec<String>> {
-        let mut warnings = decode_as(&served.info.gvk(), served.schema.get(), body, options)?;
+        let mut warnings = decode_as(&served.info().gvk(), served.schema(), body, options)?;
         self.decoded(served, None, body, &mut warnings);
         Ok(warnings)
     }
 
     fn decoded(&self, served: &Served, before: Option<&Value>, body: &mut Value, warnings: &mut Vec<String>) {
-        if !served.info.deprecated.is_empty() {
-            warnings.push(served.info.deprecated.to_string());
+        if !served.info().deprecated.is_empty() {
+            warnings.push(served.info().deprecated.to_string());
         }
         default(served, before, body);
     }
@@ -142,7 +145,7 @@ impl Server {
     fn place(&self, served: &Served, target: &Target, body: &mut Value) -> Result<()> {
         let meta = body.obj_mut("metadata");
         let said = meta.get("namespace").map(Value::str).unwrap_or("").to_string();
-        if served.info.namespaced {
+        if served.info().namespaced {
             if target.namespace.is_empty() {
                 return Err(Status::bad_request("an empty namespace may not be set during creation"));
             }
@@ -164,11 +167,11 @@ impl Server {
             meta.insert("name", &target.name);
         }
         let given = |key: &str| meta.get(key).is_some_and(|v| !v.str().is_empty());
-        if !given("name") && !given("generateName") && served.info.stored {
+        if !given("name") && !given("generateName") && served.info().stored {
             let mut errors = Errors::new();
             let root = Value::object();
             errors.required(&Field::root(&root).at("metadata").at("name"), "name or generateName is required");
-            return Err(Status::invalid(&served.info.gvk(), "", errors));
+            return Err(Status::invalid(&served.info().gvk(), "", errors));
         }
         if given("resourceVersion") && meta.get("resourceVersion").is_some_and(|v| v.str() != "0") {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
@@ -193,7 +196,7 @@ impl Server {
         }
         meta.insert("uid", uuid(random));
         meta.insert("creationTimestamp", self.surroundings.now());
-        if served.info.generation {
+        if served.info().generation {
             meta.insert("generation", 1);
         }
         Ok(())
@@ -201,23 +204,23 @@ impl Server {
 
     /// Works out who owns which field.
     fn own(&self, served: &Served, old: Option<&Value>, new: &mut Value, subresource: &str, options: &WriteOptions) {
-        let api_version = served.info.gvk().api_version();
+        let api_version = served.info().gvk().api_version();
         self.field_manager(served, &api_version, subresource, options).update(old, new);
     }
 
     fn field_manager<'a>(
         &self,
-        served: &Served,
+        served: &'a Served,
         api_version: &'a str,
         subresource: &'a str,
         options: &'a WriteOptions,
     ) -> FieldManager<'a> {
         FieldManager {
-            ty: served.schema.get(),
+            ty: served.schema(),
             api_version,
             manager: &options.field_manager,
             subresource,
-            reset: match (served.info.has_status(), subresource) {
+            reset: match (served.info().has_status(), subresource) {
                 (true, "status") => &[&["spec"], &["metadata", "labels"], &["metadata", "ownerReferences"]],
                 (true, "") => &[&["status"]],
                 _ => &[],
@@ -236,14 +239,14 @@ impl Server {
     ) -> Result<Written> {
         let served = self.served(&target.gvr)?.clone();
         let warnings = self.decode(&served, &mut body, options)?;
-        if served.info.namespaced {
+        if served.info().namespaced {
             same_namespace(&target.namespace, &body)?;
         }
         same_name(&target.name, &body)?;
         let conditional = body["metadata"]["resourceVersion"].str().to_string();
         for attempt in 0.. {
             let Some(old) = self.current(&served, &target.namespace, &target.name).await? else {
-                if served.info.create_on_update && target.subresource.is_empty() && conditional.is_empty() {
+                if served.info().create_on_update && target.subresource.is_empty() && conditional.is_empty() {
                     self.authorize(&Attributes::target(user, "create", target))?;
                     return self.create(user, target, body, options).await;
                 }
@@ -279,7 +282,7 @@ impl Server {
             };
             let (body, warnings, ownership) = self.patched(&served, target, &old, &patch, options)?;
             let conditional = body["metadata"]["resourceVersion"].str() != old.revision.to_string();
-            if served.info.namespaced {
+            if served.info().namespaced {
                 same_namespace(&target.namespace, &body)?;
             }
             same_name(&target.name, &body)?;
@@ -313,7 +316,12 @@ impl Server {
                 patch::json_patch(&before, ops)?
             }
             Patch::Merge(change) => patch::merge_patch(&before, change)?,
-            Patch::Strategic(change) => patch::strategic_merge(&before, change, served.schema.get())?,
+            Patch::Strategic(change) => {
+                let Some(ty) = served.schema().table() else {
+                    return Err(Status::unsupported_media_type(CUSTOM_PATCHES));
+                };
+                patch::strategic_merge(&before, change, ty)?
+            }
             Patch::Apply(applied) => {
                 check_applied(served, target, applied, options)?;
                 ownership = Ownership::Applied;
@@ -322,7 +330,7 @@ impl Server {
         };
         // Upstream's strictness looks at the whole patched object.
         let mut warnings =
-            decode_patched(&served.info.gvk(), served.schema.get(), &before, &mut body, problems, options)?;
+            decode_patched(&served.info().gvk(), served.schema(), &before, &mut body, problems, options)?;
         self.decoded(served, Some(&before), &mut body, &mut warnings);
         Ok((body, warnings, ownership))
     }
@@ -335,7 +343,7 @@ impl Server {
         subresource: &str,
         options: &WriteOptions,
     ) -> Result<Value> {
-        let gvk = served.info.gvk();
+        let gvk = served.info().gvk();
         let api_version = gvk.api_version();
         self.field_manager(served, &api_version, subresource, options).apply(&gvk, live, applied, options.force)
     }
@@ -356,7 +364,7 @@ impl Server {
                 format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(Status::conflict(&target.gvr, &target.name, &why));
         }
-        if served.info.namespaced {
+        if served.info().namespaced {
             same_namespace(&target.namespace, &applied)?;
             applied.set_path(&["metadata", "namespace"], &target.namespace);
         }
@@ -387,7 +395,7 @@ impl Server {
         keep_server_metadata(&mut body, &before);
         let mut request = Request {
             operation: Operation::Update,
-            resource: served.info,
+            resource: served.info(),
             subresource: &target.subresource,
             namespace: &target.namespace,
             name: &target.name,
@@ -403,13 +411,13 @@ impl Server {
         default(served, Some(&before), &mut request.object);
         let cx = Context { now, subresource: &target.subresource, user: &user.name };
         served.resource.prepare_update(&mut request.object, &before, &cx);
-        let raises = served.info.generation && target.subresource != "status";
+        let raises = served.info().generation && target.subresource != "status";
         if raises && served.resource.raises_generation(&request.object, &before) {
             request.object.obj_mut("metadata").insert("generation", old.facts.generation + 1);
         }
         let reserved = self.reserve(served, &mut request.object, Some(&before), options.dry_run).await?;
         let finish = async {
-            apart(&mut request.object, &before, |object| schema::complete(served.schema.get(), object));
+            apart(&mut request.object, &before, |object| schema::complete(served.schema(), object));
             if ownership == Ownership::Update {
                 self.own(served, Some(&before), &mut request.object, &target.subresource, options);
             }
@@ -443,14 +451,14 @@ impl Server {
         if !revision.is_empty() && revision != "0" && revision != old["resourceVersion"].str() {
             return Err(Status::modified(&target.gvr, &target.name));
         }
-        if revision.is_empty() && !served.info.unconditional_update {
+        if revision.is_empty() && !served.info().unconditional_update {
             let mut errors = Errors::new();
             errors.invalid(
                 &Field::root(before).at("metadata").at("resourceVersion").with(&Value::Int(0)),
                 "must be specified for an update",
             );
             // Upstream says the resource where a kind belongs.
-            let about = Gvk::new(served.info.group, served.info.version, served.info.plural);
+            let about = Gvk::new(served.info().group, served.info().version, served.info().plural);
             return Err(Status::invalid(&about, &target.name, errors));
         }
         Ok(())
@@ -468,7 +476,7 @@ impl Server {
         let before = old.value();
         if released(&before, &value) && !served.resource.finalizing(&value) {
             value.obj_mut("metadata").remove("resourceVersion");
-            let mut object = Object::from_value(value, served.info.selectable_fields, old.revision);
+            let mut object = Object::from_value(value, served.info().selectable_fields, old.revision);
             if !dry_run {
                 let revision = self.commit(served, old.namespace(), old.name(), expect, Change::Delete).await?;
                 object = object.at_revision(revision);
@@ -496,7 +504,7 @@ impl Server {
             }
             (true, Expect::Absent) => {
                 if self.current(served, &facts.namespace, &facts.name).await?.is_some() {
-                    return Err(Status::already_exists(&served.info.gvr(), &facts.name));
+                    return Err(Status::already_exists(&served.info().gvr(), &facts.name));
                 }
                 0
             }
@@ -516,7 +524,7 @@ fn check_applied(served: &Served, target: &Target, applied: &Value, options: &Wr
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
         return Err(Status::new(422, "Invalid", message));
     }
-    let gvk = served.info.gvk();
+    let gvk = served.info().gvk();
     let sent = Gvk::of(applied);
     if sent != gvk {
         let message = format!("the apply patch is of {sent}, but the resource is {gvk}");
@@ -550,7 +558,7 @@ fn default(served: &Served, before: Option<&Value>, body: &mut Value) {
 fn validate_new(served: &Served, object: &Value) -> Result<()> {
     let mut errors = Errors::new();
     let root = Field::root(object);
-    metadata::validate(&root.at("metadata"), served.info, &mut errors);
+    metadata::validate(&root.at("metadata"), served.info(), &mut errors);
     served.resource.validate(&root, &mut errors);
     finish_validation(served, object, errors)
 }
@@ -560,7 +568,7 @@ fn validate_changed(served: &Served, new: &Value, old: &Value, cx: &Context) -> 
     let root = Field::root(new);
     let meta = root.at("metadata");
     metadata::validate_update(&meta, &old["metadata"], &mut errors);
-    metadata::finalizers(&meta, served.info, &mut errors);
+    metadata::finalizers(&meta, served.info(), &mut errors);
     served.resource.validate_update(&root, old, cx, &mut errors);
     finish_validation(served, new, errors)
 }
@@ -571,7 +579,7 @@ fn finish_validation(served: &Served, object: &Value, errors: Errors) -> Result<
     }
     let meta = &object["metadata"];
     let name = if meta["name"].str().is_empty() { meta["generateName"].str() } else { meta["name"].str() };
-    Err(Status::invalid(&served.info.gvk(), name, errors))
+    Err(Status::invalid(&served.info().gvk(), name, errors))
 }
 
 /// Clients cannot change what the server says about an object; what they leave out stays.

@@ -68,7 +68,7 @@ async fn admit(server: &Server, call: &Call, target: &Target, options: Value) ->
     let served = server.served(&target.gvr)?;
     let mut request = Admission {
         operation: Operation::Connect,
-        resource: served.info,
+        resource: served.info(),
         subresource: &target.subresource,
         namespace: &target.namespace,
         name: &target.name,

@@ -3,7 +3,7 @@
 use super::body::{self, Body};
 use super::negotiate::{Accept, Encoding, Shape, respond, whole};
 use super::{compress, forms, text_response};
-use crate::server::Served;
+use crate::served::Served;
 use bytes::Bytes;
 use canopus_api::{List, Object, Result, Status, Time, Value, Watch, WatchEvent, json, protobuf, value};
 use canopus_resources::table::{self, IncludeObject};
@@ -50,7 +50,7 @@ impl View<'_> {
             }
             (Shape::Plain | Shape::MetadataList, _) => respond(self.accept, code, &object.value()),
             (Shape::Table, _) => {
-                let table = table::of_object(self.served.resource, &object.value(), self.table_options(true));
+                let table = table::of_object(&*self.served.resource, &object.value(), self.table_options(true));
                 respond(self.accept, code, &table)
             }
             (Shape::Metadata, _) => respond(self.accept, code, &table::partial_metadata(&object.value())),
@@ -65,30 +65,30 @@ impl View<'_> {
         if let Some(remaining) = list.remaining {
             meta.set("remainingItemCount", i64::try_from(remaining).unwrap_or(i64::MAX));
         }
-        let info = self.served.info;
+        let info = self.served.info();
         let (kind, api_version) = (format!("{}List", info.kind), info.gvk().api_version());
-        match (self.accept.shape, self.accept.encoding) {
-            (Shape::Plain, Encoding::Json) if !self.accept.pretty => {
+        match (self.accept.shape, self.accept.encoding, self.served.schema().table()) {
+            (Shape::Plain, Encoding::Json, _) if !self.accept.pretty => {
                 let meta = json::to_string(&meta);
                 let head =
                     format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":[");
                 json_list(self.accept, head, list.items)
             }
-            (Shape::Plain, Encoding::Protobuf) => {
-                protobuf_list(self.accept, self.served.schema.get(), (&api_version, &kind), &meta, list.items).await
+            (Shape::Plain, Encoding::Protobuf, Some(ty)) => {
+                protobuf_list(self.accept, ty, (&api_version, &kind), &meta, list.items).await
             }
-            (Shape::Plain, _) => {
+            (Shape::Plain, _, _) => {
                 let items: Value = list.items.iter().map(|o| Value::from(&*o.value())).collect();
                 let list = value!({"kind": kind, "apiVersion": api_version, "metadata": meta, "items": items});
                 respond(self.accept, StatusCode::OK, &list)
             }
-            (Shape::Table, _) => {
+            (Shape::Table, _, _) => {
                 let options = self.table_options(true);
-                let resource = self.served.resource;
+                let resource = &*self.served.resource;
                 let rows = in_turns(&list.items, |o| table::row(resource, &o.value(), options)).await;
                 respond(self.accept, StatusCode::OK, &table::of_rows(resource, meta, rows, options))
             }
-            (Shape::Metadata | Shape::MetadataList, _) => {
+            (Shape::Metadata | Shape::MetadataList, _, _) => {
                 let items = in_turns(&list.items, |o| table::partial_metadata(&o.value())).await;
                 let list = value!({
                     "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items,
@@ -226,14 +226,16 @@ fn frame(served: &Served, accept: Accept, event: &Result<WatchEvent>, table: imp
         Err(status) => return tree_frame(encoding, "ERROR", &status.to_value()),
     };
     match accept.shape {
-        Shape::Plain => forms::shared(object, encoding, accept.shape, kind, || match encoding {
-            Encoding::Protobuf => {
-                let envelope = protobuf::encode_as(served.schema.get(), &object.value());
-                protobuf::watch_frame(kind, &envelope).into()
-            }
-            Encoding::Json | Encoding::Yaml => line(kind, object.body().len(), |out| object.write_json(out)),
-        }),
-        Shape::Table => tree_frame(encoding, kind, &table::of_object(served.resource, &object.value(), table())),
+        Shape::Plain => {
+            forms::shared(object, encoding, accept.shape, kind, || match (encoding, served.schema().table()) {
+                (Encoding::Protobuf, Some(ty)) => {
+                    let envelope = protobuf::encode_as(ty, &object.value());
+                    protobuf::watch_frame(kind, &envelope).into()
+                }
+                _ => line(kind, object.body().len(), |out| object.write_json(out)),
+            })
+        }
+        Shape::Table => tree_frame(encoding, kind, &table::of_object(&*served.resource, &object.value(), table())),
         Shape::Metadata | Shape::MetadataList => forms::shared(object, encoding, accept.shape, kind, || {
             tree_frame(encoding, kind, &table::partial_metadata(&object.value()))
         }),
@@ -258,7 +260,7 @@ fn line(kind: &str, size: usize, object: impl FnOnce(&mut Vec<u8>)) -> Bytes {
 }
 
 fn bookmark(served: &Served, shape: Shape, revision: u64, initial_events_end: bool) -> Value {
-    let gvk = served.info.gvk();
+    let gvk = served.info().gvk();
     let mut meta = value!({"resourceVersion": revision.to_string()});
     if initial_events_end {
         meta.set("annotations", value!({"k8s.io/initial-events-end": "true"}));

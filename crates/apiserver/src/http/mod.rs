@@ -63,7 +63,7 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
     };
     let mut response = answer.unwrap_or_else(|status| negotiate::status(&headers, &status));
     resource::warn(&mut response, &notes.take_warnings());
-    if info.is_resource && server.served.contains_key(&info.target.gvr) {
+    if info.is_resource && server.catalog.served(&info.target.gvr).is_some() {
         let verb = metric_verb(&info.verb);
         server.metrics.request(verb, &info.target, response.status().as_u16(), started.elapsed());
     }
@@ -163,11 +163,13 @@ fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
             metrics::render_features(&server.settings.features, &mut text);
             Ok(text_response(StatusCode::OK, "text/plain; version=0.0.4", text.into_bytes()))
         }
-        ["api" | "apis", ..] => discovery::answer(&call.headers, &parts),
+        ["api" | "apis", ..] => discovery::answer(&server.catalog.table(), &call.headers, &parts),
         [".well-known", "openid-configuration"] => published(server, "application/json", |t| t.openid_configuration()),
         ["openid", "v1", "jwks"] => published(server, "application/jwk-set+json", |t| t.jwks()),
-        ["openapi", "v3", rest @ ..] => openapi::answer(&call.headers, rest, &call.query.get("hash")),
-        [""] => Ok(json_response(json::to_vec(&discovery::root_paths()))),
+        ["openapi", "v3", rest @ ..] => {
+            openapi::answer(&server.catalog.table(), &call.headers, rest, &call.query.get("hash"))
+        }
+        [""] => Ok(json_response(json::to_vec(&discovery::root_paths(&server.catalog.table())))),
         _ => Err(Status::no_such_resource()),
     }
 }

@@ -5,7 +5,8 @@ use super::negotiate::{self, Accept, Offer, Shape};
 use super::{Body, Call, body, connect};
 use crate::handlers::Written;
 use crate::handlers::decode::{strictness, unrecognized};
-use crate::server::{Served, Server};
+use crate::served::Served;
+use crate::server::Server;
 use canopus_api::api::FieldValidation;
 use canopus_api::{FieldSelector, Gvk, ListOptions, Patch, Result, Status, Target, Value, value};
 use canopus_resources::Verb;
@@ -23,9 +24,9 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
     allowed(&served, &call, &target, request.method().as_str())?;
     let offer = Offer {
         // Custom resources have no messages of their own.
-        protobuf: !served.schema.get().wire.is_empty(),
+        protobuf: served.schema().table().is_some_and(|ty| !ty.wire.is_empty()),
         // Where requests themselves are the objects (SubjectAccessReview), there are no tables.
-        tables: served.info.stored,
+        tables: served.info().stored,
         metadata: true,
         watch: call.info.verb == "watch",
     };
@@ -88,19 +89,19 @@ fn unpinned(call: &Call) -> Target {
 }
 
 fn allowed(served: &Served, call: &Call, target: &Target, method: &str) -> Result<()> {
-    if !served.info.namespaced && !target.namespace.is_empty() {
+    if !served.info().namespaced && !target.namespace.is_empty() {
         return Err(Status::no_such_resource());
     }
     if call.info.watch_path && !["GET", "HEAD"].contains(&method) {
         return Err(Status::method_not_supported(&target.gvr, &method.to_ascii_lowercase()));
     }
     let named = matches!(call.info.verb.as_str(), "get" | "update" | "patch" | "delete");
-    if served.info.namespaced && target.namespace.is_empty() && named {
+    if served.info().namespaced && target.namespace.is_empty() && named {
         return Err(Status::no_such_resource());
     }
     let verbs = match target.subresource.as_str() {
-        "" => served.info.verbs,
-        name => served.info.subresource(name).ok_or_else(Status::no_such_resource)?.verbs,
+        "" => served.info().verbs,
+        name => served.info().subresource(name).ok_or_else(Status::no_such_resource)?.verbs,
     };
     match verbs.iter().any(|v: &Verb| v.name() == call.info.verb) {
         true => Ok(()),
@@ -125,8 +126,10 @@ async fn write(
     let options = call.query.write_options(agent, options_kind, kind == "application/apply-patch+yaml")?;
     let bytes = body::read(request.into_body(), server.settings.request_timeout).await?;
     let gvk = match target.subresource.as_str() {
-        "" => view.served.info.gvk(),
-        name => view.served.info.subresource(name).map(|s| Gvk::new(s.kind.0, s.kind.1, s.kind.2)).unwrap_or_default(),
+        "" => view.served.info().gvk(),
+        name => {
+            view.served.info().subresource(name).map(|s| Gvk::new(s.kind.0, s.kind.1, s.kind.2)).unwrap_or_default()
+        }
     };
     let (tree, mut problems) = negotiate::decode(&bytes, &kind).map_err(|error| match (error.code, options_kind) {
         (400, "CreateOptions" | "UpdateOptions") => unrecognized(&gvk.kind, &error, &bytes),
@@ -172,7 +175,7 @@ fn with_unknown(served: &Served, tree: &Value, problems: Vec<String>, validation
     if validation != FieldValidation::Strict {
         return problems;
     }
-    let mut unknown = canopus_api::schema::decode(served.schema.get(), &mut tree.clone()).unwrap_or_default();
+    let mut unknown = canopus_api::schema::decode(served.schema(), &mut tree.clone()).unwrap_or_default();
     unknown.extend(problems);
     unknown
 }
@@ -229,7 +232,7 @@ async fn delete(
     let done = server.delete(&call.user, target, &options).await?;
     let by_old_option = sent["orphanDependents"].as_bool() == Some(false);
     let code = if !done.gone && by_old_option { StatusCode::ACCEPTED } else { StatusCode::OK };
-    if !done.gone || RETURNED.contains(&(view.served.info.group, view.served.info.plural)) {
+    if !done.gone || RETURNED.contains(&(view.served.info().group, view.served.info().plural)) {
         return Ok(view.object(code, &done.object));
     }
     let details = value!({

@@ -212,11 +212,12 @@ fn controllers(
     root_ca: String,
     shutdown: &CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
-    let stored = server.served.values().filter(|s| s.info.stored && s.info.storage.is_none());
+    let table = server.catalog.table();
+    let stored = table.all().filter(|s| s.info().stored && s.info().storage.is_none());
     let resources = stored.map(|s| canopus_controllers::ResourceInfo {
-        gvr: s.info.gvr(),
-        kind: s.info.kind.into(),
-        namespaced: s.info.namespaced,
+        gvr: s.info().gvr(),
+        kind: s.info().kind.into(),
+        namespaced: s.info().namespaced,
     });
     let config = canopus_controllers::Config {
         root_ca,

@@ -232,7 +232,7 @@ impl Resource for Pod {
     fn facts(&self, object: &Value) -> Facts {
         let mut facts = Facts::extract(object, INFO.selectable_fields);
         for (name, value) in &mut facts.fields {
-            match *name {
+            match name.as_str() {
                 "spec.hostNetwork" if value.is_empty() => *value = "false".into(),
                 "status.podIP" => *value = object["status"]["podIPs"][0]["ip"].str().into(),
                 _ => {}
