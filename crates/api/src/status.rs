@@ -15,6 +15,8 @@ pub struct Status {
     pub reason: CompactString,
     pub message: String,
     pub details: Option<Box<Details>>,
+    /// A token with which an expired list goes on, at another revision (`metadata.continue`); "" when there is none.
+    pub continue_token: CompactString,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,7 +38,13 @@ pub struct Cause {
 
 impl Status {
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Status {
-        Status { code, reason: reason.into(), message: message.into(), details: None }
+        Status {
+            code,
+            reason: reason.into(),
+            message: message.into(),
+            details: None,
+            continue_token: CompactString::default(),
+        }
     }
 
     fn about(mut self, gvr: &Gvr, name: &str) -> Status {
@@ -164,6 +172,7 @@ impl Status {
                 causes,
                 ..Details::default()
             })),
+            continue_token: CompactString::default(),
         }
     }
 
@@ -191,6 +200,9 @@ impl Status {
         }
         if let Some(details) = &self.details {
             v.set("details", details.to_value());
+        }
+        if !self.continue_token.is_empty() {
+            v.obj_mut("metadata").insert("continue", &self.continue_token);
         }
         v
     }
@@ -220,6 +232,7 @@ impl Status {
             reason: v["reason"].str().into(),
             message: v["message"].str().into(),
             details,
+            continue_token: v["metadata"]["continue"].str().into(),
         })
     }
 }

@@ -35,9 +35,9 @@ pub fn decode(stored: &Bytes) -> Result<(Value, Bytes), String> {
 
 pub fn status(error: canopus_store::Error) -> Status {
     match error {
-        canopus_store::Error::Compacted { .. } => Status::expired(
-            "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
-        ),
+        canopus_store::Error::Compacted { .. } => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
         other => Status::internal(other),
     }
 }

@@ -73,7 +73,12 @@ impl Server {
             (Some(ResourceVersionMatch::Exact), Some(at)) => {
                 return self.list_at(cache, target, options, "", at).await;
             }
-            (None, Some(at)) if at > 0 && options.limit > 0 => {
+            // From whatever is at hand upstream answers all there is.
+            (None | Some(ResourceVersionMatch::NotOlderThan), Some(0)) => {
+                let (items, revision) = cache.snapshot(&target.namespace, options);
+                return Ok(List { items, revision, ..List::default() });
+            }
+            (None, Some(at)) if options.limit > 0 => {
                 // Upstream's legacy rule: a limited list at a revision is exact.
                 return self.list_at(cache, target, options, "", at).await;
             }
@@ -105,7 +110,12 @@ impl Server {
         {
             return Err(Status::bad_request("continue key is not valid: it is of another namespace"));
         }
-        self.list_at(cache, target, options, &start, revision).await
+        let Some(revision) = revision else {
+            // The client was told that the rest may not fit to what it has.
+            return self.list_at(cache, target, options, &start, self.newest().await?).await;
+        };
+        let listed = self.list_at(cache, target, options, &start, revision).await;
+        listed.map_err(|status| if status.is_expired() { expired_page(&start) } else { status })
     }
 
     /// A list exactly at a past revision, from behind the key `start`.
@@ -181,15 +191,7 @@ impl Server {
                 None
             }
             (None, Some(0)) => None,
-            (_, Some(revision)) => {
-                if revision > self.store.revision() {
-                    let newest = self.newest().await?;
-                    if revision > newest {
-                        return Err(too_large(revision, newest));
-                    }
-                }
-                Some(revision)
-            }
+            (_, Some(revision)) => Some(revision),
         };
         let subscription = match cache.subscribe(&target.namespace, options, from) {
             Ok(subscription) => subscription,
@@ -197,7 +199,7 @@ impl Server {
             Err(expired) if expired.is_expired() => return Ok(futures::stream::iter([Err(expired)]).boxed()),
             Err(other) => return Err(other),
         };
-        let events = stream(cache.clone(), subscription, target.namespace.to_string(), options.clone());
+        let events = stream(cache.clone(), subscription, target.namespace.to_string(), options.clone(), from);
         let events = match &served.resource {
             Strategy::BuiltIn(_) => events,
             Strategy::Custom(_) => events.take_until(served.gone.clone().cancelled_owned()).boxed(),
@@ -230,20 +232,24 @@ fn bad_initial_events(options: &ListOptions) -> Option<&'static str> {
 }
 
 fn check_fields(served: &Served, options: &ListOptions) -> Result<()> {
+    let info = served.info();
+    let own = info.selectable_fields;
+    let custom = matches!(served.resource, Strategy::Custom(_));
     for (field, _, _) in &options.fields.terms {
-        let known = field == "metadata.name"
-            || (field == "metadata.namespace" && served.info().namespaced)
-            || served.info().selectable_fields.contains(&field.as_str());
-        if !known {
-            let selector = &options.fields;
-            let message = format!(
-                "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {field}",
-                served.info().gvr().group_resource(),
-                options.labels.to_string(),
-                selector.to_string(),
-            );
-            return Err(Status::bad_request(message));
+        if ["metadata.name", "metadata.namespace"].contains(&field.as_str()) || own.contains(&field.as_str()) {
+            continue;
         }
+        return Err(Status::bad_request(match (info.group, info.plural) {
+            ("batch", "jobs") => format!("field label {field:?} not supported for Job"),
+            (group @ "resource.k8s.io", "resourceslices") => {
+                let version = info.version;
+                format!("field label not supported for {group}/{version}, Kind=ResourceSlice: {field}")
+            }
+            _ if own.is_empty() && !custom => {
+                format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+            }
+            _ => format!("field label not supported: {field}"),
+        }));
     }
     Ok(())
 }
@@ -251,16 +257,38 @@ fn check_fields(served: &Served, options: &ListOptions) -> Result<()> {
 /// Upstream's continue token: base64 of `{"v":"meta.k8s.io/v1","rv":5,"start":"ns/name\u0000"}`.
 fn token(revision: u64, last: Option<&Arc<Object>>) -> String {
     let Some(last) = last else { return String::new() };
-    let start = format!("{}\0", last.key());
-    let token = value!({"v": "meta.k8s.io/v1", "rv": i64::try_from(revision).unwrap_or(i64::MAX), "start": start});
+    write_token(i64::try_from(revision).unwrap_or(i64::MAX), &last.key())
+}
+
+/// The revision of a token that goes on with whatever is newest.
+const NEWEST: i64 = -1;
+
+fn write_token(revision: i64, behind: &str) -> String {
+    let token = value!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{behind}\0")});
     URL_SAFE_NO_PAD.encode(json::to_vec(&token))
 }
 
-fn read_token(text: &str) -> Option<(u64, String)> {
+/// The revision of the list is no longer there: the client may begin anew, or go on with a token for the newest one.
+fn expired_page(behind: &str) -> Status {
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    status.continue_token = write_token(NEWEST, behind).into();
+    status
+}
+
+/// Where a token goes on, and at which revision; None is the newest.
+fn read_token(text: &str) -> Option<(Option<u64>, String)> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let token = json::parse(&bytes).ok()?;
     let start = token["start"].as_str()?.trim_end_matches('\0').to_string();
-    let revision = u64::try_from(token["rv"].as_i64()?).ok().filter(|rv| *rv > 0)?;
+    let revision = match token["rv"].as_i64()? {
+        NEWEST => None,
+        revision => Some(u64::try_from(revision).ok().filter(|rv| *rv > 0)?),
+    };
     (token["v"].str() == "meta.k8s.io/v1" && !start.is_empty()).then_some((revision, start))
 }
 
@@ -272,6 +300,8 @@ struct Watching {
     ready: VecDeque<WatchEvent>,
     deadline: Option<Instant>,
     next_bookmark: Option<Instant>,
+    /// Nothing up to this revision is told: it may lie in the future.
+    start: u64,
     last: u64,
 }
 
@@ -285,6 +315,7 @@ fn stream(
     mut subscription: Subscription,
     namespace: String,
     options: ListOptions,
+    from: Option<u64>,
 ) -> BoxStream<'static, Result<WatchEvent>> {
     let mut ready: VecDeque<WatchEvent> = subscription.initial.drain(..).map(WatchEvent::Added).collect();
     if options.send_initial_events == Some(true) && options.bookmarks {
@@ -295,8 +326,9 @@ fn stream(
     let now = Instant::now();
     let deadline = options.timeout_seconds.filter(|s| *s > 0).map(|s| now + Duration::from_secs(s.into()));
     let next_bookmark = options.bookmarks.then(|| bookmark_after(now, deadline));
-    let last = subscription.revision;
-    let watching = Watching { cache, subscription, namespace, options, ready, deadline, next_bookmark, last };
+    let start = from.unwrap_or(0);
+    let last = subscription.revision.max(start);
+    let watching = Watching { cache, subscription, namespace, options, ready, deadline, next_bookmark, start, last };
     futures::stream::unfold(watching, |mut watching| async move {
         let event = watching.next().await?;
         Some((Ok(event), watching))
@@ -313,6 +345,9 @@ impl Watching {
             tokio::select! {
                 event = self.subscription.events.recv() => {
                     let event = event?;
+                    if event.revision <= self.start {
+                        continue;
+                    }
                     self.last = event.revision;
                     self.ready.extend(transform(&event, &self.namespace, &self.options));
                 }
@@ -375,7 +410,9 @@ mod tests {
     #[test]
     fn continue_tokens() {
         let object = Arc::new(Object::from_value(value!({"metadata": {"name": "n", "namespace": "a"}}), &[], 1));
-        assert_eq!(read_token(&token(7, Some(&object))), Some((7, "a/n".into())));
+        assert_eq!(read_token(&token(7, Some(&object))), Some((Some(7), "a/n".into())));
+        let expired = expired_page("a/n");
+        assert_eq!((expired.code, read_token(&expired.continue_token)), (410, Some((None, "a/n".into()))));
         for bad in ["", "x", "eyJ9", "bm90anNvbg"] {
             assert_eq!(read_token(bad), None);
         }

@@ -23,8 +23,9 @@ const HELD: usize = 8 << 20;
 /// What a table row carries, from the `includeObject` parameter.
 pub fn include_object(text: &str) -> Result<IncludeObject> {
     IncludeObject::parse(text).ok_or_else(|| {
+        let why = "must be 'Metadata', 'Object', 'None', or empty";
         Status::bad_request(format!(
-            "includeObject: Unsupported value: {text:?}: supported values: \"\", \"Metadata\", \"None\", \"Object\""
+            "Unable to convert to Table as requested: includeObject: Invalid value: {text:?}: {why}"
         ))
     })
 }

@@ -10,6 +10,7 @@ use crate::server::Server;
 use canopus_api::api::FieldValidation;
 use canopus_api::{FieldSelector, Gvk, ListOptions, Patch, Result, Status, Target, Value, value};
 use canopus_resources::Verb;
+use canopus_resources::table::IncludeObject;
 use futures::StreamExt;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -32,7 +33,10 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
     };
     let mut accept = negotiate::accept(&call.headers, &call.query.get("pretty"), offer)?;
     accept.gzip &= server.settings.features.enabled("APIResponseCompression");
-    let include = include_object(&call.query.get("includeObject"))?;
+    let include = match accept.shape {
+        Shape::Table => include_object(&call.query.get("includeObject"))?,
+        _ => IncludeObject::default(),
+    };
     let view = View { served: &served, accept, include, now: server.surroundings.now() };
     match call.info.verb.as_str() {
         "get" if ["", "status"].contains(&target.subresource.as_str()) => {

@@ -104,6 +104,8 @@ async fn discovery() {
     let all = admin.send("GET", "/apis", &[("accept", &aggregated)], "").await;
     assert_eq!(all.headers["content-type"], aggregated.as_str());
     let all = protobuf::decode(&all.body).unwrap();
-    let resources = all["items"][0]["versions"][0]["resources"].items();
-    assert!(resources.iter().any(|r| r["responseKind"]["kind"].str() == "Deployment"));
+    let plain =
+        admin.send("GET", "/apis", &[("accept", &aggregated.replace(PROTOBUF, "application/json"))], "").await.json();
+    assert_eq!(all["items"][0]["versions"], plain["items"][0]["versions"]);
+    assert!(!all["items"][0]["versions"][0]["resources"][0]["responseKind"]["kind"].str().is_empty());
 }

@@ -1,0 +1,60 @@
+//! Lists in pages, what cannot be listed, and in which words.
+
+use super::*;
+
+#[tokio::test]
+async fn a_page_that_expired_is_gone_on_with_elsewhere() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    for name in ["a", "b", "c"] {
+        admin.send("POST", MAPS, &[], config_map(name, 1)).await;
+    }
+    let names = |list: &Value| list["items"].items().iter().map(|i| i["metadata"]["name"].str().to_string()).collect();
+    let first = admin.get(&format!("{MAPS}?limit=1")).await.json();
+    assert_eq!(first["metadata"]["remainingItemCount"].int(), 2);
+    let go_on = |status: &Value| format!("{MAPS}?limit=5&continue={}", status["metadata"]["continue"].str());
+    admin.send("DELETE", &format!("{MAPS}/b"), &[], "").await;
+    let consistent: Vec<String> = names(&admin.get(&go_on(&first)).await.json());
+    assert_eq!(consistent, ["b", "c"]);
+    let newest = admin.server.store.revision();
+    admin.server.store.compact(newest).await.unwrap();
+    let expired = admin.get(&go_on(&first)).await;
+    assert_eq!((expired.code.as_u16(), expired.json()["reason"].str()), (410, "Expired"));
+    let rest = admin.get(&go_on(&expired.json())).await.json();
+    let inconsistent: Vec<String> = names(&rest);
+    assert_eq!((inconsistent, rest["metadata"]["resourceVersion"].str()), (vec!["c".into()], &*newest.to_string()));
+    let old = admin.get(&format!("{MAPS}?resourceVersion=1&resourceVersionMatch=Exact")).await;
+    let message = "The resourceVersion for the provided list is too old.";
+    assert_eq!((old.code.as_u16(), old.json()["message"].str()), (410, message));
+    let any = admin.get(&format!("{MAPS}?resourceVersion=0&limit=1")).await.json();
+    let all: Vec<String> = names(&any);
+    assert_eq!((all.len(), any["metadata"]["continue"].str()), (2, ""));
+}
+
+#[tokio::test]
+async fn refusals_are_upstreams() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    for (path, headers, code, message) in [
+        (
+            format!("{MAPS}?fieldSelector=data.k%3Dx"),
+            &[][..],
+            400,
+            r#""data.k" is not a known field selector: only "metadata.name", "metadata.namespace""#,
+        ),
+        ("/api/v1/pods?fieldSelector=spec.x%3Dy".into(), &[], 400, "field label not supported: spec.x"),
+        (
+            format!("{MAPS}?includeObject=x"),
+            &table,
+            400,
+            r#"Unable to convert to Table as requested: includeObject: Invalid value: "x": must be 'Metadata', 'Object', 'None', or empty"#,
+        ),
+    ] {
+        let refused = admin.send("GET", &path, headers, "").await;
+        assert_eq!((refused.code.as_u16(), refused.json()["message"].str()), (code, message), "{path}");
+    }
+    assert_eq!(admin.get(&format!("{MAPS}?includeObject=x")).await.code, 200);
+    let future = admin.get(&format!("{MAPS}?resourceVersion=1000000")).await;
+    let status = future.json();
+    assert_eq!((future.code.as_u16(), &future.headers["retry-after"]), (504, &"1".parse().unwrap()));
+    assert_eq!(status["details"]["causes"][0]["reason"].str(), "ResourceVersionTooLarge");
+}
