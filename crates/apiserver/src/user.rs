@@ -1,5 +1,6 @@
 //! Who asks: the outcome of authentication (upstream `user.Info`).
 
+use canopus_resources::Requester;
 use compact_str::CompactString;
 use std::sync::Arc;
 
@@ -27,6 +28,11 @@ impl User {
     pub fn anonymous() -> Arc<User> {
         let groups = vec![UNAUTHENTICATED.into()];
         Arc::new(User { name: ANONYMOUS.into(), groups, ..User::default() })
+    }
+
+    /// What a resource's rules may know of the user besides the name.
+    pub fn requester(&self) -> Requester<'_> {
+        Requester { uid: &self.uid, groups: &self.groups, extra: &self.extra }
     }
 
     pub fn in_group(&self, group: &str) -> bool {

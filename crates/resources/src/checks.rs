@@ -251,6 +251,47 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, bool, u32)> {
     Some((address, strict && !zeros, bits))
 }
 
+/// The same as [`ip`] for fields and names that know nothing but strict parsing: in canonical form as well (upstream `IsValidIP`).
+pub fn canonical_ip(text: &str) -> Vec<String> {
+    let value = Value::from(text);
+    let (field, mut errors) = (Field::root(&value), Errors::new());
+    ip(&field, &mut errors);
+    if errors.is_empty()
+        && let Some((address, _)) = parse_ip(text)
+        && address.to_string() != text
+    {
+        errors.invalid(&field, format!("must be in canonical form (\"{address}\")"));
+    }
+    errors.iter().map(|e| e.detail.clone()).collect()
+}
+
+/// The same as [`cidr`], and in canonical form (upstream `IsValidCIDR`).
+pub fn canonical_cidr(field: &Field, errors: &mut Errors) {
+    let before = errors.len();
+    cidr(field, errors);
+    if errors.len() > before {
+        return;
+    }
+    if let Some((address, _, bits)) = parse_cidr(field.str())
+        && format!("{address}/{bits}") != field.str()
+    {
+        errors.invalid(field, format!("must be in canonical form (\"{address}/{bits}\")"));
+    }
+}
+
+/// The first address of the block that this one is in.
+pub fn network(address: IpAddr, bits: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & u32::MAX.checked_shl(32 - bits).unwrap_or(0)).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & u128::MAX.checked_shl(128 - bits).unwrap_or(0)).into(),
+    }
+}
+
+/// Whether the block (address, bits) holds the address.
+pub fn contains(block: (IpAddr, u32), address: IpAddr) -> bool {
+    block.0.is_ipv4() == address.is_ipv4() && network(block.0, block.1) == network(address, block.1)
+}
+
 /// At most one address of each family.
 pub fn dual_stack(addresses: impl Iterator<Item = IpAddr>) -> bool {
     let (mut v4, mut v6) = (0, 0);
@@ -270,6 +311,82 @@ pub fn ip_warning(path: &str, text: &str) -> Option<String> {
     }
     (address.is_ipv6() && address.to_string() != text)
         .then(|| format!("{path}: IPv6 address {text:?} should be in RFC 5952 canonical format (\"{address}\")"))
+}
+
+/// Warnings about blocks in a form that others may read differently (upstream `GetWarningsForCIDR`).
+pub fn cidr_warnings(field: &Field) -> Vec<String> {
+    let (path, text) = (field.path(), field.str());
+    let Some((address, strict, bits)) = parse_cidr(text) else { return Vec::new() };
+    let first = network(address, bits);
+    let (first_text, mapped) = match first {
+        IpAddr::V6(v6) if bits >= 96 && v6.to_ipv4_mapped().is_some() => {
+            (format!("{}/{}", v6.to_canonical(), bits - 96), true)
+        }
+        _ => (format!("{first}/{bits}"), false),
+    };
+    let mut out = Vec::new();
+    if first != address {
+        let all = if address.is_ipv4() { 32 } else { 128 };
+        let should = format!("should be {first_text:?} or \"{}/{all}\"?", address.to_canonical());
+        out.push(format!("{path}: CIDR value {text:?} is ambiguous in this context ({should})"));
+    }
+    if !strict || mapped {
+        out.push(format!("{path}: non-standard CIDR value {text:?} is invalid: use {first_text:?}"));
+    }
+    if out.is_empty() && address.is_ipv6() && first_text != text {
+        out.push(format!("{path}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({first_text:?})"));
+    }
+    out
+}
+
+/// `acme.io/foo`: a domain and a path.
+pub fn domain_prefixed_path(field: &Field, errors: &mut Errors) {
+    if !required(field, errors) {
+        return;
+    }
+    let (host, path) = match field.str().split_once('/') {
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => (host, path),
+        _ => return errors.invalid(field, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+    };
+    check(&field.with(&host.into()), names::dns1123_subdomain, errors);
+    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        errors.invalid(&field.with(&path.into()), why);
+    }
+}
+
+/// The name of a signer: `example.com/signer-name`.
+pub fn signer_name(field: &Field, errors: &mut Errors) {
+    if !required(field, errors) {
+        return;
+    }
+    let (domain, path) = match field.str().split('/').collect::<Vec<_>>().as_slice() {
+        [domain, path] => (*domain, *path),
+        _ => {
+            let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+            return errors.invalid(field, why);
+        }
+    };
+    let labels = |text: &str, why_bad: Check, errors: &mut Errors| {
+        let bad = text.split('.').map(|label| (label, why_bad(label))).find(|(_, why)| !why.is_empty());
+        for why in bad.iter().flat_map(|(_, why)| why) {
+            let label = bad.as_ref().map_or("", |(label, _)| label);
+            errors.invalid(&field.with(&text.into()), format!("validating label {label:?}: {why}"));
+        }
+    };
+    if domain.len() > 253 {
+        errors.too_long(field, 253);
+    }
+    labels(domain, names::dns1123_label, errors);
+    if !domain.contains('.') {
+        let why = "should be a domain with at least two segments separated by dots";
+        errors.invalid(&field.with(&domain.into()), why);
+    }
+    labels(path, names::dns1123_subdomain, errors);
+    const MOST: usize = 253 + 1 + 253 + 63 + 1;
+    if field.str().len() > MOST {
+        errors.too_long(field, MOST);
+    }
 }
 
 /// A quantity that must not be negative; None (and an error) when it is no quantity at all.

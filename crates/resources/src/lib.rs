@@ -9,6 +9,7 @@ pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
 pub mod bootstrap;
+pub mod certificates;
 pub mod checks;
 pub mod coordination;
 pub mod core;
@@ -16,16 +17,20 @@ pub mod discovery;
 pub mod events;
 pub mod metadata;
 pub mod policy;
+pub mod networking;
+pub mod node;
 pub mod rbac;
 pub mod resource;
 pub mod scheduling;
 pub mod semantic;
+pub mod storage;
 pub mod strategy;
 pub mod table;
 #[cfg(test)]
 mod testing;
 
 pub use resource::{Column, ColumnOf, Context, Info, InfoOf, Resource, Subresource, SubresourceOf, Verb};
+pub use resource::{Column, Context, Info, Requester, Resource, Subresource, Verb};
 
 /// All built-in resources, sorted by group, version and plural name.
 pub static ALL: &[&dyn Resource] = &[
@@ -63,15 +68,21 @@ pub static ALL: &[&dyn Resource] = &[
     &autoscaling::v2::HorizontalPodAutoscaler,
     &batch::cronjob::CronJob,
     &batch::job::Job,
+    &certificates::certificatesigningrequest::CertificateSigningRequest,
     &coordination::lease::Lease,
     &discovery::endpointslice::EndpointSlice,
     &events::event::Event,
     &policy::poddisruptionbudget::PodDisruptionBudget,
+    &networking::ingressclass::IngressClass,
+    &networking::ingress::Ingress,
+    &networking::networkpolicy::NetworkPolicy,
+    &node::runtimeclass::RuntimeClass,
     &rbac::clusterrolebinding::ClusterRoleBinding,
     &rbac::clusterrole::ClusterRole,
     &rbac::rolebinding::RoleBinding,
     &rbac::role::Role,
     &scheduling::priorityclass::PriorityClass,
+    &storage::storageclass::StorageClass,
 ];
 
 /// The built-in resource of this group, version and plural name.

@@ -146,6 +146,15 @@ pub struct Context<'a> {
     /// "" for the object itself, else "status", "ephemeralcontainers", …
     pub subresource: &'a str,
     pub user: &'a str,
+    pub requester: Requester<'a>,
+}
+
+/// What is known of the user besides the name (upstream `user.Info`).
+#[derive(Clone, Copy, Default)]
+pub struct Requester<'a> {
+    pub uid: &'a str,
+    pub groups: &'a [CompactString],
+    pub extra: &'a [(CompactString, Vec<CompactString>)],
 }
 
 /// A column of the Table that `kubectl get` prints. Columns with priority 1 show with `-o wide`.

@@ -1,10 +1,10 @@
 //! What the table tests of all kinds share.
 
-use crate::resource::{Context, Resource};
+use crate::resource::{Context, Requester, Resource};
 use canopus_api::{Errors, Field, Time, Value, value};
 
 pub fn context(subresource: &str) -> Context<'_> {
-    Context { now: Time(0), subresource, user: "tester" }
+    Context { now: Time(0), subresource, user: "tester", requester: Requester::default() }
 }
 
 /// What is wrong with creating `object`, after defaulting and preparing it.
@@ -50,7 +50,23 @@ fn samples() -> Vec<Value> {
     let hook = value!({"name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"], "matchConditions": [{"name": "a", "expression": "b"}],
         "clientConfig": {"url": "https://a", "service": {"namespace": "n", "name": "s", "path": "/a/b"}}, "objectSelector": {"matchLabels": {"a": "b"}},
         "rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*", "a"], "scope": "*"}]});
+    let port = value!({"port": "web", "endPort": 2, "protocol": "TCP"});
+    let peer = value!({"podSelector": {"matchLabels": {"a": "b"}}, "ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/9"]}});
+    let backend = value!({"service": {"name": "s", "port": {"number": 1}}, "resource": {"kind": "K", "name": "n"}});
+    let conditions = value!([{"type": "Approved", "status": "True"}, {"type": "Denied"}]);
     vec![
+        value!({"kind": "StorageClass", "provisioner": "p", "parameters": {"a": "b"}, "allowedTopologies": [
+            {"matchLabelExpressions": [{"key": "k", "values": ["v"]}]}]}),
+        value!({"kind": "Ingress", "spec": {"ingressClassName": "c", "defaultBackend": backend, "tls": [{"hosts": ["*.a"], "secretName": "s"}],
+            "rules": [{"host": "a.b", "http": {"paths": [{"path": "/", "pathType": "Exact", "backend": {}}]}}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4", "hostname": "h"}]}}}),
+        value!({"kind": "IngressClass", "spec": {"controller": "a.b/c", "parameters": {"apiGroup": "g", "kind": "K", "name": "n", "scope": "Cluster"}}}),
+        value!({"kind": "NetworkPolicy", "spec": {"podSelector": {}, "policyTypes": ["Egress"], "ingress": [{"from": [(&peer)], "ports": [(&port)]}],
+            "egress": [{"to": [peer], "ports": [port]}]}}),
+        value!({"kind": "RuntimeClass", "handler": "h", "overhead": {"podFixed": {"cpu": "1"}}, "scheduling": {
+            "nodeSelector": {"a": "b"}, "tolerations": [{"key": "a", "operator": "Exists"}]}}),
+        value!({"kind": "CertificateSigningRequest", "spec": {"request": "YQ==", "usages": ["any"], "signerName": "a.b/c", "expirationSeconds": 600},
+            "status": {"conditions": conditions, "certificate": "YQ=="}}),
         value!({"kind": "MutatingWebhookConfiguration", "webhooks": [(&hook)]}),
         value!({"kind": "ValidatingWebhookConfiguration", "webhooks": [hook]}),
         value!({"kind": "APIService", "spec": {"group": "a.b", "version": "v1", "caBundle": "YQ==", "service": {"name": "s"}}, "status": {"conditions": [{"type": "Available"}]}}),
@@ -147,7 +163,7 @@ fn no_shape_makes_a_kind_panic() {
                     cells(**resource, &object);
                     resource.warnings(&object, None);
                     create(**resource, object.clone());
-                    for subresource in ["", "status", "finalize"] {
+                    for subresource in ["", "status", "approval", "finalize"] {
                         update(**resource, subresource, sample.clone(), object.clone());
                         update(**resource, subresource, object.clone(), sample.clone());
                     }

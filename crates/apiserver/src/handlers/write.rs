@@ -100,7 +100,7 @@ impl Server {
         let name = request.object["metadata"]["name"].str().to_string();
         request.name = &name;
         served.resource.default(&mut request.object);
-        let cx = Context { now, subresource: "", user: &user.name };
+        let cx = Context { now, subresource: "", user: &user.name, requester: user.requester() };
         served.resource.prepare_create(&mut request.object, &cx);
         let reserved = self.reserve(served, &mut request.object, None, options.dry_run).await?;
         let finish = async {
@@ -409,7 +409,7 @@ impl Server {
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
         default(served, Some(&before), &mut request.object);
-        let cx = Context { now, subresource: &target.subresource, user: &user.name };
+        let cx = Context { now, subresource: &target.subresource, user: &user.name, requester: user.requester() };
         served.resource.prepare_update(&mut request.object, &before, &cx);
         let raises = served.info().generation && target.subresource != "status";
         if raises && served.resource.raises_generation(&request.object, &before) {

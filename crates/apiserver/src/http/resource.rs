@@ -39,7 +39,7 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
     };
     let view = View { served: &served, accept, include, now: server.surroundings.now() };
     match call.info.verb.as_str() {
-        "get" if ["", "status"].contains(&target.subresource.as_str()) => {
+        "get" if of_itself(&served, &target.subresource) => {
             Ok(view.object(StatusCode::OK, &*server.get(&target, call.query.get_options()?).await?))
         }
         "get" => Ok(view.object(StatusCode::OK, &*server.get_subresource(&target).await?)),
@@ -56,6 +56,13 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
         "delete" | "deletecollection" => delete(server, &call, &target, &view, request).await,
         _ => write(server, &call, &target, &view, request).await,
     }
+}
+
+/// Whether this is the object itself or a part of it that is read as the whole object (`status`, `approval`).
+fn of_itself(served: &Served, subresource: &str) -> bool {
+    let info = served.info;
+    subresource.is_empty()
+        || info.subresource(subresource).is_some_and(|s| s.kind == (info.group, info.version, info.kind))
 }
 
 /// The options of a list or watch. The deprecated path of a watch may name one object.

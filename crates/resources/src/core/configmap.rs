@@ -83,7 +83,7 @@ mod tests {
         let (old, new) =
             (value!({"immutable": true, "data": {"a": "1"}}), value!({"immutable": true, "data": {"a": "2"}}));
         let mut errors = Errors::new();
-        let cx = Context { now: Time(0), subresource: "", user: "" };
+        let cx = crate::testing::context("");
         ConfigMap.validate_update(&Field::root(&new), &old, &cx, &mut errors);
         assert_eq!(errors.aggregate(), "data: Forbidden: field is immutable when `immutable` is set");
     }

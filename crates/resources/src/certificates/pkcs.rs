@@ -1,0 +1,60 @@
+//! What certificate requests and certificates are made of: PEM and DER.
+
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Why this is no PEM-encoded PKCS #10 request that its own key has signed.
+pub fn check_request(pem: &[u8]) -> Result<(), String> {
+    let block = match blocks(pem).next() {
+        Some(Ok(block)) if block.label == "CERTIFICATE REQUEST" => block,
+        _ => return Err("PEM block type must be CERTIFICATE REQUEST".into()),
+    };
+    let (rest, request) =
+        X509CertificationRequest::from_der(&block.contents).map_err(|error| format!("asn1: {error}"))?;
+    if !rest.is_empty() {
+        return Err("asn1: syntax error: trailing data".into());
+    }
+    request.verify_signature().map_err(|error| format!("x509: {error}"))
+}
+
+/// Why these are no PEM-encoded certificates. None at all is fine.
+pub fn check_certificates(pem: &[u8]) -> Result<(), String> {
+    if pem.is_empty() {
+        return Ok(());
+    }
+    let mut any = false;
+    for block in blocks(pem).map_while(Result::ok) {
+        if block.label != "CERTIFICATE" {
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+        }
+        any = true;
+        let mut rest = block.contents.as_slice();
+        if rest.is_empty() {
+            return Err("found CERTIFICATE PEM block containing 0 certificates".into());
+        }
+        while !rest.is_empty() {
+            rest = X509Certificate::from_der(rest).map_err(|error| format!("x509: {error}"))?.0;
+        }
+    }
+    if has_headers(pem) {
+        return Err("no PEM block headers are permitted".into());
+    }
+    if any { Ok(()) } else { Err("must contain at least one CERTIFICATE PEM block".into()) }
+}
+
+fn blocks(pem: &[u8]) -> impl Iterator<Item = Result<Pem, x509_parser::error::PEMError>> + '_ {
+    Pem::iter_from_buffer(pem)
+}
+
+/// Whether a line within a block says `Key: value`.
+fn has_headers(pem: &[u8]) -> bool {
+    let mut inside = false;
+    pem.split(|b| *b == b'\n').any(|line| {
+        if line.starts_with(b"-----") {
+            inside = line.starts_with(b"-----BEGIN");
+            return false;
+        }
+        inside && line.contains(&b':')
+    })
+}
