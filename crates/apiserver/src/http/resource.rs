@@ -60,7 +60,7 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
 
 /// Whether this is the object itself or a part of it that is read as the whole object (`status`, `approval`).
 fn of_itself(served: &Served, subresource: &str) -> bool {
-    let info = served.info;
+    let info = served.info();
     subresource.is_empty()
         || info.subresource(subresource).is_some_and(|s| s.kind == (info.group, info.version, info.kind))
 }
