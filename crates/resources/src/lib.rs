@@ -29,8 +29,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use resource::{Column, ColumnOf, Context, Info, InfoOf, Resource, Subresource, SubresourceOf, Verb};
-pub use resource::{Column, Context, Info, Requester, Resource, Subresource, Verb};
+pub use resource::{Column, ColumnOf, Context, Info, InfoOf, Requester, Resource, Subresource, SubresourceOf, Verb};
 
 /// All built-in resources, sorted by group, version and plural name.
 pub static ALL: &[&dyn Resource] = &[
