@@ -3,6 +3,7 @@
 //! [`local::LocalApi`] the same front without a network.
 
 pub mod admission;
+pub mod aggregator;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;

@@ -29,6 +29,9 @@ const RENEW_BEFORE: Duration = Duration::from_secs(90 * DAY);
 /// Clocks of other hosts may be behind.
 const BACKDATED: Duration = Duration::from_secs(3600);
 
+/// The name in the certificate that vouches for names in headers.
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("failed to access {path}")]
@@ -75,13 +78,23 @@ struct Wanted<'a> {
 impl Pki {
     /// The authority in `dir`, made if there is none yet.
     pub fn open(dir: &Path, now: Time) -> Result<Pki> {
+        Pki::open_as(dir, now, "ca", "kubernetes")
+    }
+
+    /// The authority that vouches for who passes on somebody's name in headers, beside the other one. It must be another:
+    /// who holds one of its certificates may be anybody.
+    pub fn open_front_proxy(dir: &Path, now: Time) -> Result<Pki> {
+        Pki::open_as(dir, now, "front-proxy-ca", "front-proxy-ca")
+    }
+
+    fn open_as(dir: &Path, now: Time, file: &str, common_name: &str) -> Result<Pki> {
         fs::create_dir_all(dir).map_err(|source| Error::File { path: dir.into(), source })?;
-        let (crt, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+        let (crt, key) = (dir.join(format!("{file}.crt")), dir.join(format!("{file}.key")));
         let (ca_pem, key) = match (read(&crt)?, read(&key)?) {
             (Some(ca_pem), Some(pem)) => (ca_pem, load_key(&key, &pem)?),
             (None, None) => {
                 let pair = KeyPair::generate()?;
-                let pem = authority(now).self_signed(&pair)?.pem();
+                let pem = authority(now, common_name).self_signed(&pair)?.pem();
                 write(&key, &pair.serialize_pem(), 0o600)?;
                 write(&crt, &pem, 0o644)?;
                 (pem, pair)
@@ -93,7 +106,7 @@ impl Pki {
         let der = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|e| unusable(e.to_string()))?;
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| unusable(e.to_string()))?;
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-            return Err(unusable("it does not belong to ca.key".into()));
+            return Err(unusable(format!("it does not belong to {file}.key")));
         }
         let ca_id = key_identifier(&parsed).unwrap_or_default();
         let issuer = Issuer::from_ca_cert_der(&der, key)?;
@@ -151,6 +164,11 @@ impl Pki {
             addresses: addresses.to_vec(),
             usage: ExtendedKeyUsagePurpose::ServerAuth,
         })
+    }
+
+    /// What the API server shows to extension servers when it says in headers who asks. Of the front-proxy authority.
+    pub fn front_proxy_client(&self) -> Result<Identity> {
+        self.client(FRONT_PROXY_CLIENT, FRONT_PROXY_CLIENT, &[])
     }
 
     /// Any client certificate, kept under `file`.
@@ -258,10 +276,10 @@ fn lasting(params: &mut CertificateParams, now: Time, lifetime: Duration) {
     params.not_after = epoch + start + lifetime;
 }
 
-fn authority(now: Time) -> CertificateParams {
+fn authority(now: Time, common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "kubernetes");
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];

@@ -1,6 +1,7 @@
 //! The API server's state: the store, the resources it serves with their watch caches, and the gatekeepers.
 
 use crate::admission::Chain;
+use crate::aggregator::Aggregator;
 use crate::authn::Authenticator;
 use crate::authz::{Attributes, Authorizer, Decision, forbidden};
 use crate::cache::Cache;
@@ -68,6 +69,8 @@ pub struct Server {
     pub metrics: crate::metrics::Metrics,
     /// For calling webhooks, extension servers and whom proxies lead to.
     pub outgoing: Outgoing,
+    /// Group versions that others answer for.
+    pub aggregator: Aggregator,
     /// Cancelled when the server is about to stop: watches over the network end.
     pub closing: CancellationToken,
     /// Set once start-up objects are in place.
@@ -141,6 +144,7 @@ impl Server {
             settings,
             metrics: crate::metrics::Metrics::default(),
             outgoing,
+            aggregator: Aggregator::default(),
             closing: CancellationToken::new(),
             ready: false.into(),
         }))

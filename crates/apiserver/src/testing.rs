@@ -103,15 +103,16 @@ pub async fn server_with(settings: Settings) -> Arc<Server> {
     server
 }
 
-/// A TLS server with an authority of its own, which answers what `answer` makes of a path and a document. Its port, its
+/// A TLS server with an authority of its own, which answers what `answer` makes of a request and its document. It may be `ext.default.svc`.
+/// Its port, its
 /// authority's certificate, and how many connections it took.
 pub async fn listen<F>(answer: F) -> (u16, String, Arc<AtomicUsize>)
 where
-    F: Fn(&str, &Value) -> (u16, String) + Send + Sync + 'static,
+    F: Fn(&http::request::Parts, &Value) -> (u16, String) + Send + Sync + 'static,
 {
     let dir = tempfile::tempdir().unwrap();
     let pki = pki::Pki::open(dir.path(), System.now()).unwrap();
-    let identity = pki.api_server(&[], &[]).unwrap();
+    let identity = pki.api_server(&["ext.default.svc".into()], &[]).unwrap();
     let tls = tokio_rustls::TlsAcceptor::from(pki::server_config(&identity, pki.ca_pem()).unwrap());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -126,9 +127,9 @@ where
                 let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
                     let answer = answer.clone();
                     async move {
-                        let path = request.uri().to_string();
-                        let body = request.into_body().collect().await.unwrap().to_bytes();
-                        let (code, text) = answer(&path, &canopus_api::json::parse(&body).unwrap_or_default());
+                        let (parts, body) = request.into_parts();
+                        let body = body.collect().await.unwrap().to_bytes();
+                        let (code, text) = answer(&parts, &canopus_api::json::parse(&body).unwrap_or_default());
                         let body = Full::new(Bytes::from(text));
                         Ok::<_, std::convert::Infallible>(http::Response::builder().status(code).body(body).unwrap())
                     }

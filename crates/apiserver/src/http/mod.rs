@@ -25,7 +25,7 @@ use crate::notes::{Notes, noting};
 use crate::request_info::{self, RequestInfo};
 use crate::server::{Server, TokenIssuer};
 use crate::user::User;
-use crate::{discovery, metrics, openapi};
+use crate::{aggregator, discovery, metrics, openapi};
 use canopus_api::{Result, Status, Value, json};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -139,6 +139,11 @@ async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) ->
         return Err(Status::no_such_resource());
     }
     server.authorize(&Attributes::of(&call.user, &call.info))?;
+    // The document of a group version is where the group version is.
+    let subject = call.info.path.strip_prefix("/openapi/v3").unwrap_or(&call.info.path);
+    if let Some(remote) = server.aggregator.remote(subject) {
+        return aggregator::proxy(server, &remote, &call.user, request).await;
+    }
     if call.info.is_resource {
         return resource::answer(server, call, request).await;
     }

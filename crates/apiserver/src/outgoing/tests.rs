@@ -11,7 +11,7 @@ const SECOND: Duration = Duration::from_secs(10);
 #[tokio::test]
 async fn a_webhook_is_asked_over_one_connection() {
     let server = server().await;
-    let (port, ca, connections) = listen(|path, _| (200, format!("{{\"path\": {path:?}}}"))).await;
+    let (port, ca, connections) = listen(|asked, _| (200, format!("{{\"path\": {:?}}}", asked.uri.to_string()))).await;
     let to = Destination::url(&format!("https://127.0.0.1:{port}/ask"), Trust::bundle(ca.as_bytes())).unwrap();
     for _ in 0..3 {
         let answer = server.outgoing.post(&to, &value!({"a": 1}), SECOND).await.unwrap();

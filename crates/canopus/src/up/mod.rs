@@ -157,6 +157,7 @@ async fn control_plane(
     bootstrap::run(&server, address, args.secure_port)
         .await
         .map_err(|e| anyhow!("failed to set up the cluster: {e}"))?;
+    aggregation(&server, &pki, &data.join("pki"), tasks, shutdown).await?;
     tasks.spawn(compaction::run(server.clone(), shutdown.clone()));
     tasks.spawn(masters::run(server.clone(), address, args.secure_port, shutdown.clone()));
 
@@ -190,6 +191,22 @@ async fn store(args: &UpArgs) -> Result<Arc<dyn Store>> {
     let servers = etcd.etcd_servers.clone();
     let options = etcd::Options { servers, prefix: etcd.etcd_prefix.clone(), tls, ..etcd::Options::default() };
     Ok(Arc::new(EtcdStore::connect(options).await?))
+}
+
+/// Extension API servers: what they know us by, and who looks after them.
+async fn aggregation(
+    server: &Arc<Server>,
+    pki: &Pki,
+    dir: &Path,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<()> {
+    let front_proxy = Pki::open_front_proxy(dir, System.now()).context("failed to open the front-proxy authority")?;
+    server.aggregator.identify(front_proxy.front_proxy_client()?);
+    let published = bootstrap::publish_authentication(server, pki.ca_pem(), front_proxy.ca_pem()).await;
+    published.map_err(|e| anyhow!("failed to set up the cluster: {e}"))?;
+    tasks.spawn(aggregator::run(server.clone(), shutdown.clone()));
+    Ok(())
 }
 
 fn settings(args: &UpArgs) -> Result<Settings> {

@@ -38,11 +38,10 @@ impl Cluster {
         let server = server().await;
         let asked = Asked::default();
         let kept = asked.clone();
-        let (port, ca, _) = listen(move |path, review| {
+        let (port, ca, _) = listen(move |asked, review| {
             let question = &review["request"];
             kept.lock().push(question.clone());
-            let path = path.split('?').next().unwrap_or("");
-            let mut response = answer(path, question);
+            let mut response = answer(asked.uri.path(), question);
             response.set_default("uid", &question["uid"]);
             let api_version = review["apiVersion"].clone();
             let answer = value!({"kind": "AdmissionReview", "apiVersion": api_version, "response": response});
