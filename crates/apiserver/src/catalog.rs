@@ -9,6 +9,7 @@ use canopus_api::{Gvr, Result, Status, Value};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
 
 /// The current [`Table`].
 pub struct Catalog {
@@ -17,6 +18,8 @@ pub struct Catalog {
     change: Mutex<()>,
     /// What is remembered across tables.
     openapi: Arc<OpenApi>,
+    /// The current table's version.
+    changes: watch::Sender<u64>,
 }
 
 /// What a table is made of.
@@ -95,7 +98,12 @@ impl Catalog {
     pub fn new(members: Members) -> Catalog {
         let openapi = Arc::new(OpenApi::default());
         let table = Table { version: 1, members, discovery: OnceLock::new(), openapi: openapi.clone() };
-        Catalog { current: RwLock::new(Arc::new(table)), change: Mutex::new(()), openapi }
+        Catalog {
+            current: RwLock::new(Arc::new(table)),
+            change: Mutex::new(()),
+            openapi,
+            changes: watch::Sender::new(1),
+        }
     }
 
     pub fn table(&self) -> Arc<Table> {
@@ -104,6 +112,11 @@ impl Catalog {
 
     pub fn served(&self, gvr: &Gvr) -> Option<Arc<Served>> {
         self.current.read().members.served.get(gvr).cloned()
+    }
+
+    /// Tells of each new table by its version.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Puts a changed table in the current one's place. Resources that are no longer in it tell their watchers.
@@ -116,6 +129,7 @@ impl Catalog {
             Table { version: old.version + 1, members, discovery: OnceLock::new(), openapi: self.openapi.clone() };
         let table = Arc::new(table);
         *self.current.write() = table.clone();
+        self.changes.send_replace(table.version);
         for (gvr, served) in &old.members.served {
             if !table.members.served.get(gvr).is_some_and(|now| Arc::ptr_eq(now, served)) {
                 served.gone.cancel();

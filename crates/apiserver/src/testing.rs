@@ -110,10 +110,19 @@ pub async fn listen<F>(answer: F) -> (u16, String, Arc<AtomicUsize>)
 where
     F: Fn(&http::request::Parts, &Value) -> (u16, String) + Send + Sync + 'static,
 {
+    listen_to(None, answer).await
+}
+
+/// The same for clients of an authority.
+pub async fn listen_to<F>(clients: Option<&str>, answer: F) -> (u16, String, Arc<AtomicUsize>)
+where
+    F: Fn(&http::request::Parts, &Value) -> (u16, String) + Send + Sync + 'static,
+{
     let dir = tempfile::tempdir().unwrap();
     let pki = pki::Pki::open(dir.path(), System.now()).unwrap();
     let identity = pki.api_server(&["ext.default.svc".into()], &[]).unwrap();
-    let tls = tokio_rustls::TlsAcceptor::from(pki::server_config(&identity, pki.ca_pem()).unwrap());
+    let tls = pki::server_config(&identity, clients.unwrap_or(pki.ca_pem())).unwrap();
+    let tls = tokio_rustls::TlsAcceptor::from(tls);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let connections = Arc::new(AtomicUsize::new(0));

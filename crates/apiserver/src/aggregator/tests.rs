@@ -4,7 +4,7 @@ use super::*;
 use crate::pki::Pki;
 use crate::server::Server;
 use crate::surroundings::{Surroundings, System};
-use crate::testing::{listen, server};
+use crate::testing::{listen_to, server};
 use crate::user::MASTERS;
 use crate::{LocalApi, User};
 use base64::engine::general_purpose::STANDARD;
@@ -30,8 +30,8 @@ async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 /// `ext.default.svc`: serves flunders, and says who asked.
-async fn extension() -> (u16, String) {
-    let (port, ca, _) = listen(|asked, _| {
+async fn extension(front_proxy: &str) -> (u16, String) {
+    let (port, ca, _) = listen_to(Some(front_proxy), |asked, _| {
         let header = |name: &str| asked.headers.get(name).map(|v| v.to_str().unwrap_or("").to_string());
         let answer = match asked.uri.path() {
             "/apis/wardle.example.com/v1" => value!({"kind": "APIResourceList", "groupVersion": "wardle.example.com/v1", "resources": [
@@ -48,6 +48,7 @@ async fn extension() -> (u16, String) {
 struct Cluster {
     server: Arc<Server>,
     api: Arc<dyn Api>,
+    front_proxy: String,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -59,7 +60,7 @@ async fn cluster() -> Cluster {
     let stop = CancellationToken::new();
     tokio::spawn(run(server.clone(), stop.clone()));
     let api = LocalApi::shared(server.clone(), User::new("admin", &[MASTERS]), "tests");
-    Cluster { server, api, _stop: stop.drop_guard() }
+    Cluster { server, api, front_proxy: front_proxy.ca_pem().to_string(), _stop: stop.drop_guard() }
 }
 
 impl Cluster {
@@ -95,7 +96,7 @@ async fn what_is_built_in_has_its_apiservice() {
 #[tokio::test]
 async fn an_extension_server_comes_and_goes() {
     let c = cluster().await;
-    let (port, ca) = extension().await;
+    let (port, ca) = extension(&c.front_proxy).await;
     c.register(port, &ca).await;
     let missing = c.condition("v1.wardle.example.com", "ServiceNotFound").await;
     assert_eq!(

@@ -229,3 +229,62 @@ async fn watches_end_properly_when_the_server_stops() {
     assert!(ready.code == 500 && ready.body.starts_with(b"[+]ping ok"));
     assert_eq!(admin.get("/livez").await.code, 200);
 }
+
+#[tokio::test]
+async fn an_extension_server_is_asked_in_the_clients_name() {
+    let (port, ca, _) = crate::testing::listen(|asked, _| {
+        let header = |name: &str| asked.headers.get(name).map(|v| v.to_str().unwrap_or("").to_string());
+        let said = canopus_api::value!({
+            "uri": asked.uri.to_string(), "user": header("x-remote-user"), "group": header("x-remote-group"),
+            "authorization": header("authorization"), "impersonated": header("impersonate-user"),
+        });
+        match asked.uri.path() {
+            "/apis/wardle.example.com/v1/moved" => (302, String::new()),
+            _ => (200, json::to_string(&said)),
+        }
+    })
+    .await;
+    let mut admin = Client::new("admin", "system:masters").await;
+    let stop = CancellationToken::new();
+    tokio::spawn(crate::aggregator::run(admin.server.clone(), stop.clone()));
+    let bundle = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, ca);
+    let service = format!(
+        r#"{{"metadata":{{"name":"v1.wardle.example.com"}},"spec":{{"group":"wardle.example.com","version":"v1","caBundle":"{bundle}",
+        "groupPriorityMinimum":1,"versionPriority":1,"service":{{"namespace":"default","name":"ext","port":{port}}}}}}}"#
+    );
+    assert_eq!(admin.send("POST", "/apis/apiregistration.k8s.io/v1/apiservices", &[], &service).await.code, 201);
+    let flunders = "/apis/wardle.example.com/v1/namespaces/default/flunders?limit=5&x=%2F";
+    loop {
+        let answer = admin.get(flunders).await;
+        if answer.code == 503 {
+            assert_eq!(answer.body, "service unavailable\n");
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let service = r#"{"metadata":{"name":"ext"},"spec":{"type":"ExternalName","externalName":"localhost"}}"#;
+    assert_eq!(admin.send("POST", "/api/v1/namespaces/default/services", &[], service).await.code, 201);
+    let pretended = [
+        ("authorization", "Bearer x"),
+        ("x-remote-user", "root"),
+        ("impersonate-user", "ann"),
+        ("impersonate-group", "people"),
+    ];
+    let answer = loop {
+        let answer = admin.send("GET", flunders, &pretended[1..2], "").await;
+        if answer.code != 503 {
+            break answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    let said = answer.json();
+    assert_eq!((said["uri"].str(), said["user"].str(), said["group"].str()), (flunders, "admin", "system:masters"));
+    assert!(said["authorization"].is_null() && said["impersonated"].is_null());
+    let impersonated = admin.send("GET", "/apis/wardle.example.com/v1", &pretended[2..], "").await;
+    // Discovery is for everybody who is authenticated.
+    assert_eq!((impersonated.code, impersonated.json()["user"].str()), (StatusCode::OK, "ann"));
+    assert_eq!(admin.send("GET", flunders, &pretended[2..], "").await.code, 403);
+    let groups = admin.get("/apis").await.json();
+    assert!(groups["groups"].items().iter().any(|g| g["name"].str() == "wardle.example.com"));
+    stop.cancel();
+}
