@@ -106,6 +106,8 @@ fn add_lists(roots: &mut Roots, definitions: &mut Map<String, Value>) {
 const MORE: &[(&str, &str)] = &[
     ("apimachinery.pkg.apis.meta.v1.PartialObjectMetadata", "metadata:ObjectMeta"),
     ("apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList", "metadata:ListMeta items:[PartialObjectMetadata]"),
+    ("apimachinery.pkg.apis.meta.v1.Patch", ""),
+    ("apimachinery.pkg.apis.meta.v1.WatchEvent", "type:string object:RawExtension"),
     ("apimachinery.pkg.apis.meta.v1.GroupVersionKind", "group:string version:string kind:string"),
     ("api.apidiscovery.v2.APIGroupDiscoveryList", "metadata:ListMeta items:[APIGroupDiscovery]"),
     ("api.apidiscovery.v2.APIGroupDiscovery", "metadata:ObjectMeta versions:[APIVersionDiscovery]"),
@@ -127,6 +129,7 @@ fn add_more(roots: &mut Roots, definitions: &mut Map<String, Value>) {
         "ObjectMeta" | "ListMeta" | "GroupVersionKind" | "PartialObjectMetadata" => {
             json!({"$ref": format!("#/$defs/{META}.{ty}")})
         }
+        "RawExtension" => json!({"$ref": "#/$defs/io.k8s.apimachinery.pkg.runtime.RawExtension"}),
         ty => json!({"$ref": format!("#/$defs/io.k8s.api.apidiscovery.v2.{ty}")}),
     };
     for (name, fields) in MORE {

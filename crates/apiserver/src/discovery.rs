@@ -250,7 +250,9 @@ pub fn root_paths(table: &Table) -> Value {
         paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
     }
     paths.extend(["/.well-known/openid-configuration", "/openid/v1/jwks"].map(String::from));
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(String::from));
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from),
+    );
     paths.sort();
     value!({"paths": paths})
 }

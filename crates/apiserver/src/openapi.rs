@@ -1,9 +1,17 @@
 //! OpenAPI v3: what `kubectl explain` and client-side validation read.
 
+mod gnostic;
+mod parameters;
+mod paths;
+mod render;
+pub mod v2;
+
 use crate::catalog::{Table, Version};
+use crate::http::resource::RETURNED;
 use crate::http::{Body, empty, json_response};
-use canopus_api::{Result, Status, json, value};
-use canopus_resources::{InfoOf, Verb};
+use canopus_api::{Map, Result, Status, Value, json, value};
+use canopus_resources::InfoOf;
+use canopus_schema::TypeId;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use parking_lot::Mutex;
 use sha2::Digest;
@@ -14,6 +22,7 @@ use std::sync::Arc;
 /// when first wanted, and again when what it describes has changed.
 #[derive(Default)]
 pub struct OpenApi {
+    pub v2: v2::Documents,
     made: Mutex<HashMap<String, Document>>,
 }
 
@@ -48,7 +57,7 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        json_response(table.openapi().document(&path, &current, || document(group, version)).to_vec())
+        json_response(table.openapi().document(&path, &current, || Described::of(group, version).v3()).to_vec())
     };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
@@ -60,6 +69,9 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
     }
     Ok(response)
 }
+
+/// The version of the API that the documents are about.
+const VERSION: &str = "v1.36.2";
 
 /// More documents than this are not remembered.
 const REMEMBERED: usize = 256;
@@ -89,81 +101,67 @@ fn hash_of(group: &str, version: &Version) -> String {
     hash.finalize().iter().map(|b| format!("{b:02X}")).collect()
 }
 
-fn document(group: &str, version: &Version) -> Vec<u8> {
-    let infos: Vec<&InfoOf> = version.resources.iter().map(|served| served.info()).collect();
-    let mut roots = Vec::new();
-    let mut custom = Vec::new();
-    for (served, info) in version.resources.iter().zip(&infos) {
-        roots.extend(canopus_schema::kind(group, version.name, info.kind));
-        roots.extend(canopus_schema::kind(group, version.name, &format!("{}List", info.kind)));
-        roots.extend(info.subresources.iter().filter_map(|s| canopus_schema::kind(s.kind.0, s.kind.1, s.kind.2)));
-        custom.extend(served.resource.definitions());
-    }
-    let meta = |name: &str| canopus_schema::lookup(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
-    roots.extend(meta("DeleteOptions"));
-    roots.extend(meta("Status"));
-    if !custom.is_empty() {
-        roots.extend(["ObjectMeta", "ListMeta"].into_iter().filter_map(meta));
-    }
-    let mut out =
-        b"{\"openapi\":\"3.0.0\",\"info\":{\"title\":\"Kubernetes\",\"version\":\"v1.36.2\"},\"paths\":".to_vec();
-    json::write(&paths(group, version.name, &infos), &mut out);
-    out.extend_from_slice(b",\"components\":{\"schemas\":");
-    canopus_schema::openapi_v3_schemas(&roots, &mut out);
-    if !custom.is_empty() {
-        out.pop();
-        for (name, definition) in custom {
-            out.push(b',');
-            json::write(&value!(name), &mut out);
-            out.push(b':');
-            json::write(&definition, &mut out);
-        }
-        out.push(b'}');
-    }
-    out.extend_from_slice(b"}}");
-    out
+/// What there is to say of a group version.
+struct Described<'a> {
+    group: &'a str,
+    version: &'a str,
+    infos: Vec<&'a InfoOf<'a>>,
+    /// Types of the tables, which need others.
+    roots: Vec<TypeId>,
+    /// Definitions of custom resources.
+    custom: Vec<(String, Value)>,
 }
 
-/// The operations: enough for clients to find the kinds and what they can do with them.
-fn paths(group: &str, version: &str, infos: &[&InfoOf]) -> canopus_api::Value {
-    let base = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-    let mut paths = canopus_api::Value::object();
-    for info in infos {
-        let scope = if info.namespaced { "/namespaces/{namespace}" } else { "" };
-        let collection = format!("{base}{scope}/{}", info.plural);
-        for verb in info.verbs {
-            let (path, method, action) = match verb {
-                Verb::Create => (collection.clone(), "post", "post"),
-                Verb::List => (collection.clone(), "get", "list"),
-                Verb::DeleteCollection => (collection.clone(), "delete", "deletecollection"),
-                Verb::Get => (format!("{collection}/{{name}}"), "get", "get"),
-                Verb::Update => (format!("{collection}/{{name}}"), "put", "put"),
-                Verb::Patch => (format!("{collection}/{{name}}"), "patch", "patch"),
-                Verb::Delete => (format!("{collection}/{{name}}"), "delete", "delete"),
-                Verb::Watch => continue,
-            };
-            let operation = operation(info, method, action);
-            paths.obj_mut(&path).insert(method, operation);
+impl<'a> Described<'a> {
+    fn of(group: &'a str, version: &Version<'a>) -> Described<'a> {
+        let infos: Vec<&InfoOf> = version.resources.iter().map(|served| served.info()).collect();
+        let mut roots = Vec::new();
+        let mut custom = Vec::new();
+        for (served, info) in version.resources.iter().zip(&infos) {
+            roots.extend(canopus_schema::kind(group, version.name, info.kind));
+            roots.extend(canopus_schema::kind(group, version.name, &format!("{}List", info.kind)));
+            roots.extend(info.subresources.iter().filter_map(|s| canopus_schema::kind(s.kind.0, s.kind.1, s.kind.2)));
+            custom.extend(served.resource.definitions());
         }
+        let mut meta = vec!["DeleteOptions", "Patch", "Status", "WatchEvent"];
+        if !custom.is_empty() {
+            meta.extend(["ListMeta", "ObjectMeta"]);
+        }
+        roots.extend(meta.into_iter().filter_map(|name| canopus_schema::lookup(&paths::meta(name))));
+        Described { group, version: version.name, infos, roots, custom }
     }
-    paths
-}
 
-fn operation(info: &InfoOf, method: &str, action: &str) -> canopus_api::Value {
-    let parameters = [
-        ("dryRun", matches!(action, "post" | "put" | "patch" | "delete" | "deletecollection")),
-        ("fieldManager", matches!(action, "post" | "put" | "patch")),
-        ("fieldValidation", matches!(action, "post" | "put" | "patch")),
-    ];
-    let parameters = parameters
-        .iter()
-        .filter(|(_, there)| *there)
-        .map(|(name, _)| value!({"name": *name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}));
-    value!({
-        "operationId": format!("{method}{}{}", info.kind, action),
-        "parameters": parameters.collect::<canopus_api::Value>(),
-        "responses": {"200": {"description": "OK"}, "401": {"description": "Unauthorized"}},
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": {"group": info.group, "kind": info.kind, "version": info.version},
-    })
+    fn types(&self) -> render::Types {
+        render::Types { custom: !self.custom.is_empty() }
+    }
+
+    fn paths(&self) -> impl Iterator<Item = paths::PathItem<'a>> {
+        // A namespace is answered too, yet upstream does not say so.
+        let returned = |info: &InfoOf| info.plural != "namespaces" && RETURNED.contains(&(info.group, info.plural));
+        self.infos.iter().flat_map(move |info| paths::of(info, &returned))
+    }
+
+    fn v3(self) -> Vec<u8> {
+        let render = |item: &paths::PathItem| render::v3(item, self.types(), self.group, self.version);
+        let all: Map = self.paths().map(|item| (item.path.clone(), render(&item))).collect();
+        let info = json::to_string(&value!({"title": "Kubernetes", "version": VERSION}));
+        let mut out = format!("{{\"openapi\":\"3.0.0\",\"info\":{info},\"paths\":").into_bytes();
+        json::write_map(&all, &mut out);
+        out.extend_from_slice(b",\"components\":{\"schemas\":");
+        canopus_schema::openapi_v3_schemas(&self.roots, &mut out);
+        if !self.custom.is_empty() {
+            out.pop();
+            for (name, definition) in self.custom {
+                out.push(b',');
+                json::write(&value!(name), &mut out);
+                out.push(b':');
+                json::write(&definition, &mut out);
+            }
+            out.push(b'}');
+        }
+        out.extend_from_slice(b",\"securitySchemes\":");
+        json::write(&v2::security().0, &mut out);
+        out.extend_from_slice(b"}}");
+        out
+    }
 }

@@ -3,7 +3,7 @@
 
 mod openapi;
 
-pub use openapi::openapi_v3_schemas;
+pub use openapi::{openapi_v3_definitions, openapi_v3_schemas};
 use std::io::Read;
 
 /// A type of the table.

@@ -5,21 +5,32 @@ use std::collections::BTreeMap;
 
 /// Appends the JSON object of all schemas that `roots` need, themselves included.
 pub fn openapi_v3_schemas(roots: &[TypeId], out: &mut Vec<u8>) {
+    out.push(b'{');
+    let mut first = true;
+    openapi_v3_definitions(roots, &mut |name, schema| {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        string(name, out);
+        out.push(b':');
+        out.extend_from_slice(schema);
+    });
+    out.push(b'}');
+}
+
+/// Hands over each schema that `roots` need, as JSON, in the order of their names.
+pub fn openapi_v3_definitions(roots: &[TypeId], each: &mut dyn FnMut(&str, &[u8])) {
     let mut needed = BTreeMap::new();
     for root in roots {
         collect(*root, &mut needed);
     }
     let descriptions = Descriptions::inflate();
-    out.push(b'{');
-    for (i, (name, ty)) in needed.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        string(name, out);
-        out.push(b':');
-        schema(*ty, &descriptions, out);
+    let mut json = Vec::with_capacity(4096);
+    for (name, ty) in &needed {
+        json.clear();
+        schema(*ty, &descriptions, &mut json);
+        each(name, &json);
     }
-    out.push(b'}');
 }
 
 fn collect(ty: TypeId, needed: &mut BTreeMap<&'static str, TypeId>) {
@@ -61,15 +72,19 @@ fn schema(ty: TypeId, descriptions: &Descriptions, out: &mut Vec<u8>) {
     if let Some(text) = texts.next().filter(|t| !t.is_empty()) {
         out.extend_from_slice(b"\"description\":");
         string(text, out);
-        out.push(b',');
     }
-    out.extend_from_slice(match ty.shape {
+    let shape = match ty.shape {
         Shape::Object | Shape::RawExtension | Shape::FieldsV1 => b"\"type\":\"object\"".as_slice(),
         Shape::Quantity => b"\"oneOf\":[{\"type\":\"string\"},{\"type\":\"number\"}]",
         Shape::IntOrString => b"\"format\":\"int-or-string\",\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"string\"}]",
         Shape::Time | Shape::MicroTime => b"\"type\":\"string\",\"format\":\"date-time\"",
-        Shape::Any | Shape::Json => b"\"x-kubernetes-preserve-unknown-fields\":true",
-    });
+        // Anything at all: there is nothing to say.
+        Shape::Any | Shape::Json => b"",
+    };
+    if !shape.is_empty() && out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    out.extend_from_slice(shape);
     if !ty.fields.is_empty() {
         out.extend_from_slice(b",\"properties\":{");
         for (i, (field, text)) in ty.fields.iter().zip(texts).enumerate() {
@@ -82,7 +97,9 @@ fn schema(ty: TypeId, descriptions: &Descriptions, out: &mut Vec<u8>) {
         }
         out.push(b'}');
     }
-    let required: Vec<&str> = ty.fields.iter().filter(|f| f.required).map(|f| f.name).collect();
+    // Every object has metadata, yet upstream does not ask for it.
+    let asked = |f: &&Field| f.required && !(f.name == "metadata" && ty.kind.is_some());
+    let required: Vec<&str> = ty.fields.iter().filter(asked).map(|f| f.name).collect();
     if !required.is_empty() {
         out.extend_from_slice(b",\"required\":");
         strings(&required, out);
@@ -150,6 +167,18 @@ fn property(field: &Field, text: &str, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// The type of a list's or map's elements: a reference has no neighbours here.
+fn element(ty: &FieldType, out: &mut Vec<u8>) {
+    match ty {
+        FieldType::Ref(of) => {
+            out.extend_from_slice(b"\"$ref\":\"#/components/schemas/");
+            out.extend_from_slice(of.get().name.as_bytes());
+            out.push(b'"');
+        }
+        other => field_type(other, out),
+    }
+}
+
 /// The type part of a property, without braces.
 fn field_type(ty: &FieldType, out: &mut Vec<u8>) {
     match ty {
@@ -167,12 +196,12 @@ fn field_type(ty: &FieldType, out: &mut Vec<u8>) {
         FieldType::Any => out.extend_from_slice(b"\"x-kubernetes-preserve-unknown-fields\":true"),
         FieldType::Array(of) => {
             out.extend_from_slice(b"\"type\":\"array\",\"items\":{");
-            field_type(of, out);
+            element(of, out);
             out.push(b'}');
         }
         FieldType::Map(of) => {
             out.extend_from_slice(b"\"type\":\"object\",\"additionalProperties\":{");
-            field_type(of, out);
+            element(of, out);
             out.push(b'}');
         }
     }

@@ -1,9 +1,8 @@
 //! Trees as protobuf messages, byte for byte as Go's generated code writes them: fields by number, maps by key, and the
 //! zeros of everything that Go does not hold by pointer.
-//!
-//! Messages are written from their end to their beginning, so that a length is known when its turn comes.
 
 use super::MAGIC;
+use super::backwards::{Backwards, LENGTH};
 use crate::quantity::Quantity;
 use crate::time::Time;
 use crate::value::Value;
@@ -44,8 +43,7 @@ pub fn list_frame(api_version: &str, kind: &str, meta: &Value, length: usize) ->
         message(ty.get(), meta, &mut out);
     }
     out.close(1, mark);
-    out.varint((out.len() + length) as u64);
-    out.tag(2, LENGTH);
+    out.length_of(2, out.len() + length);
     type_meta(api_version, kind, &mut out);
     out.bytes(MAGIC);
     ListFrame { head: out.finish(), tail: UNKNOWN_TAIL }
@@ -71,81 +69,8 @@ pub fn watch_frame(kind: &str, object: &[u8]) -> Vec<u8> {
     out.finish()
 }
 
-const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-const LENGTH: u8 = 2;
-
 /// `contentEncoding` and `contentType` of the envelope, which are empty.
 const UNKNOWN_TAIL: &[u8] = &[3 << 3 | LENGTH, 0, 4 << 3 | LENGTH, 0];
-
-/// A buffer that is filled from its end.
-struct Backwards {
-    buffer: Vec<u8>,
-    start: usize,
-}
-
-impl Backwards {
-    fn with_capacity(capacity: usize) -> Backwards {
-        Backwards { buffer: vec![0; capacity], start: capacity }
-    }
-
-    fn len(&self) -> usize {
-        self.buffer.len() - self.start
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        if bytes.len() > self.start {
-            let more = self.buffer.len().max(bytes.len());
-            let mut buffer = vec![0; self.buffer.len() + more];
-            buffer[self.start + more..].copy_from_slice(&self.buffer[self.start..]);
-            self.buffer = buffer;
-            self.start += more;
-        }
-        self.start -= bytes.len();
-        self.buffer[self.start..self.start + bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn varint(&mut self, mut value: u64) {
-        let mut digits = [0u8; 10];
-        let mut n = 0;
-        loop {
-            digits[n] = (value & 0x7f) as u8;
-            value >>= 7;
-            if value == 0 {
-                break;
-            }
-            digits[n] |= 0x80;
-            n += 1;
-        }
-        self.bytes(&digits[..=n]);
-    }
-
-    fn tag(&mut self, number: u32, wire: u8) {
-        self.varint(u64::from(number) << 3 | u64::from(wire));
-    }
-
-    /// Makes what was written since `mark` a field of its own.
-    fn close(&mut self, number: u32, mark: usize) {
-        self.varint((self.len() - mark) as u64);
-        self.tag(number, LENGTH);
-    }
-
-    fn text(&mut self, number: u32, text: &str) {
-        let mark = self.len();
-        self.bytes(text.as_bytes());
-        self.close(number, mark);
-    }
-
-    fn number(&mut self, number: u32, value: i64) {
-        self.varint(value.cast_unsigned());
-        self.tag(number, VARINT);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.buffer.drain(..self.start);
-        self.buffer
-    }
-}
 
 /// `runtime.Unknown`.
 fn envelope(api_version: &str, kind: &str, raw: impl FnOnce(&mut Backwards), out: &mut Backwards) {
@@ -219,8 +144,7 @@ fn single(number: u32, ty: &FieldType, value: &Value, out: &mut Backwards) {
                 Value::Float(f) => *f,
                 other => other.int() as f64,
             };
-            out.bytes(&float.to_bits().to_le_bytes());
-            out.tag(number, FIXED64);
+            out.double(number, float);
         }
         FieldType::Bytes => {
             // A nil value of a map.

@@ -1,10 +1,12 @@
 //! `application/vnd.kubernetes.protobuf`: messages as trees and back, by the tables' field numbers. Bodies are bounded and
 //! not trusted.
 
+mod backwards;
 mod encode;
 #[cfg(test)]
 mod tests;
 
+pub use backwards::Backwards;
 pub use encode::{ListFrame, encode, encode_as, item, list_frame, type_of, watch_frame};
 
 use crate::json::MAX_DEPTH;

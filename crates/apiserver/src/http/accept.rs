@@ -187,6 +187,18 @@ pub fn accept(headers: &HeaderMap, query_pretty: &str, offer: Offer) -> Result<A
     Err(Status::not_acceptable(if offer.watch { STREAMED } else { ACCEPTED }))
 }
 
+/// Which of the offered media types the client likes best; the first if it does not say.
+pub fn preferred(headers: &HeaderMap, offered: &[&str]) -> Option<usize> {
+    let text = header(headers);
+    let clauses = clauses(if text.is_empty() { "*/*" } else { text });
+    clauses.iter().find_map(|clause| {
+        offered.iter().position(|kind| {
+            let (main, sub) = kind.split_once('/').unwrap_or_default();
+            (clause.main == main || clause.main == "*") && (clause.sub == sub || clause.sub == "*")
+        })
+    })
+}
+
 /// The encoding in which the client takes aggregated discovery, if it does (KEP-3352).
 pub fn aggregated(headers: &HeaderMap) -> Option<Encoding> {
     let wanted = |clause: &Clause| {

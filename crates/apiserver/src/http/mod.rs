@@ -11,13 +11,14 @@ mod impersonate;
 pub mod limits;
 pub(crate) mod negotiate;
 mod query;
-mod resource;
+pub(crate) mod resource;
 pub mod serve;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use body::{Body, empty, full};
+pub(crate) use compress::accepted as takes_gzip;
 
 use crate::authn::Credentials;
 use crate::authz::Attributes;
@@ -146,6 +147,12 @@ async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) ->
     }
     if call.info.is_resource {
         return resource::answer(server, call, request).await;
+    }
+    if ["/openapi/v2", "/openapi/v2/"].contains(&call.info.path.as_str()) {
+        let table = server.catalog.table();
+        // It may have to be made, which takes a while.
+        let answered = tokio::task::spawn_blocking(move || openapi::v2::answer(&table, &call.headers)).await;
+        return answered.map_err(Status::internal);
     }
     if request.method() != http::Method::GET && request.method() != http::Method::HEAD {
         return Err(Status::method_not_supported(&canopus_api::Gvr::default(), &call.info.verb));

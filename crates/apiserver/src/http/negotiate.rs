@@ -1,7 +1,7 @@
 //! Answers in the encoding the client takes, and bodies in the one it sends (upstream `negotiation`).
 
 use super::accept::{ACCEPTED, PROTOBUF};
-pub use super::accept::{Accept, Encoding, Offer, Shape, accept, aggregated};
+pub use super::accept::{Accept, Encoding, Offer, Shape, accept, aggregated, preferred};
 use super::{Body, compress, text_response};
 use canopus_api::{Result, Status, Value, json, protobuf, yaml};
 use http::{HeaderMap, Response, StatusCode, header};

@@ -202,7 +202,7 @@ pub(super) fn warn(response: &mut Response<Body>, warnings: &[String]) {
 }
 
 /// Resources whose deletion answers what was deleted, as upstream; others answer only that it was.
-const RETURNED: &[(&str, &str)] = &[
+pub(crate) const RETURNED: &[(&str, &str)] = &[
     ("", "namespaces"),
     ("", "persistentvolumeclaims"),
     ("", "persistentvolumes"),
