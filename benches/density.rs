@@ -148,13 +148,12 @@ async fn measure(report: &Report, size: &Size, plane: &ControlPlane, nodes: &Sim
     Ok(())
 }
 
-fn main() -> Result<()> {
-    let size = Size::chosen()?;
-    let report = Report::new("density");
+/// A cluster of `size`, measured. Its components run on the threads that `runtimes` are for: the nodes, the API server, the
+/// controllers, the scheduler.
+fn cluster(report: &Report, size: &Size, runtimes: [&Runtime; 4]) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (main, server, controllers) = (threads("nodes")?, threads("apiserver")?, threads("controllers")?);
-    let scheduler = threads("scheduler")?;
-    main.block_on(async {
+    let [nodes, server, controllers, scheduler] = runtimes;
+    nodes.block_on(async {
         let handles = Threads {
             server: server.handle().clone(),
             controllers: controllers.handle().clone(),
@@ -165,10 +164,21 @@ fn main() -> Result<()> {
         let nodes = SimulatedNodes::join(size.nodes, |name| std::future::ready(Ok(plane.node(&name)))).await;
         let nodes = nodes.map_err(failed)?;
         progress!("{} nodes joined in {:.1?}", size.nodes, began.elapsed());
-        measure(&report, &size, &plane, &nodes).await
-    })?;
-    for runtime in [main, server, controllers, scheduler] {
-        runtime.shutdown_background();
-    }
+        measure(report, size, &plane, &nodes).await
+    })
+}
+
+fn main() -> Result<()> {
+    let size = Size::chosen()?;
+    let all = threads("all")?;
+    cluster(&Report::new("density"), &size, [&all; 4])?;
+    all.shutdown_background();
+    // Once more, smaller, to see who spends it.
+    let part = Size { nodes: size.nodes / 2, pods: size.pods / 2, more: 0 };
+    let names = ["nodes", "apiserver", "controllers", "scheduler"];
+    let runtimes = names.map(threads).into_iter().collect::<Result<Vec<_>>>()?;
+    let [nodes, server, controllers, scheduler] = &runtimes[..] else { unreachable!("there are four") };
+    cluster(&Report::of("density-by-component"), &part, [nodes, server, controllers, scheduler])?;
+    runtimes.into_iter().for_each(Runtime::shutdown_background);
     Ok(())
 }

@@ -25,6 +25,16 @@ pub struct Facts {
     pub generation: i64,
     /// Since when the condition `Ready` holds; None when it does not.
     pub ready: Option<Time>,
+    pub(crate) layout: Layout,
+}
+
+/// Where in its bytes an object has what: known of those that this process has encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Layout {
+    /// Just behind the `{` of metadata.
+    splice_at: u32,
+    /// The value of spec, from and to.
+    spec: (u32, u32),
 }
 
 impl Facts {
@@ -54,6 +64,7 @@ impl Facts {
             deleting: !meta["deletionTimestamp"].is_null(),
             generation: meta["generation"].int(),
             ready: Facts::ready(&value["status"]["conditions"]),
+            layout: Layout::default(),
         }
     }
 
@@ -100,12 +111,22 @@ struct Derived {
     forms: Vec<(u8, Bytes)>,
 }
 
+/// How much of a thread's buffer for encoding stays.
+const MAX_SCRATCH: usize = 64 << 10;
+
+thread_local! {
+    static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
 const METADATA: &[u8] = b"\"metadata\":{";
 
 impl Object {
     /// Of bytes that [`Object::encode`] made. `None` when they have no metadata object.
     pub fn from_bytes(body: Bytes, facts: Arc<Facts>, revision: u64) -> Option<Object> {
-        let splice_at = u32::try_from(top_level_metadata(&body)?).ok()?;
+        let splice_at = match facts.layout.splice_at {
+            0 => u32::try_from(top_level_metadata(&body)?).ok()?,
+            known => known,
+        };
         Some(Object { facts, revision, body, splice_at, derived: Mutex::default() })
     }
 
@@ -120,8 +141,43 @@ impl Object {
 
     /// The bytes to store for `value`: canonical JSON without a resourceVersion.
     pub fn encode(value: &mut Value) -> Bytes {
+        Object::encode_with(value, &mut Facts::default(), None)
+    }
+
+    /// The same. `facts` are told where in them is what.
+    /// `old`, the object that it was made of, saves encoding a spec that the two share.
+    pub fn encode_with(value: &mut Value, facts: &mut Facts, old: Option<(&Object, &Value)>) -> Bytes {
         value.obj_mut("metadata").remove("resourceVersion");
-        Bytes::from(json::to_vec(value))
+        let spec = |new: &Value| {
+            let (old, tree) = old?;
+            let (from, to) = old.facts.layout.spec;
+            let same = matches!((new, &tree["spec"]), (Value::Object(a), Value::Object(b)) if a.is_shared_with(b));
+            old.body.get(from as usize..to as usize).filter(|bytes| same && !bytes.is_empty())
+        };
+        SCRATCH.with_borrow_mut(|out| {
+            out.clear();
+            facts.layout = Layout::default();
+            let at = |out: &Vec<u8>| u32::try_from(out.len()).unwrap_or(0);
+            for (i, (name, member)) in value.entries().enumerate() {
+                out.push(if i == 0 { b'{' } else { b',' });
+                json::write_str(name, out);
+                out.push(b':');
+                let from = at(out);
+                match (name.as_str(), spec(member)) {
+                    ("spec", Some(bytes)) => out.extend_from_slice(bytes),
+                    _ => json::write(member, out),
+                }
+                match name.as_str() {
+                    "metadata" => facts.layout.splice_at = from + 1,
+                    "spec" => facts.layout.spec = (from, at(out)),
+                    _ => {}
+                }
+            }
+            out.push(b'}');
+            let bytes = Bytes::copy_from_slice(out);
+            out.shrink_to(MAX_SCRATCH);
+            bytes
+        })
     }
 
     /// The same object at another revision (a deletion has a revision of its own).
@@ -261,6 +317,27 @@ mod tests {
         assert_eq!(json::parse(&out).unwrap(), expected);
         assert_eq!(*object.value(), expected);
         assert!(!String::from_utf8_lossy(object.body()).contains("resourceVersion"));
+    }
+
+    #[test]
+    fn a_shared_spec_is_copied_as_it_was_encoded() {
+        let encode = |mut value: Value, old: Option<(&Object, &Value)>| {
+            let mut facts = Facts::extract(&value, &[]);
+            let bytes = Object::encode_with(&mut value, &mut facts, old);
+            assert_eq!(bytes, json::to_vec(&value));
+            assert_eq!(facts.layout.splice_at as usize, top_level_metadata(&bytes).unwrap());
+            Object::from_bytes(bytes, Arc::new(facts), 1).unwrap()
+        };
+        let tree = pod();
+        let first = encode(tree.clone(), None);
+        let mut changed = tree.clone();
+        changed.set_path(&["metadata", "labels", "longer"], "than before");
+        changed.set_path(&["status", "phase"], "Running");
+        let second = encode(changed.clone(), Some((&first, &tree)));
+        let mut moved = changed.clone();
+        moved.set_path(&["spec", "nodeName"], "another");
+        encode(moved, Some((&second, &changed)));
+        encode(value!({"metadata": {}}), Some((&second, &changed)));
     }
 
     #[test]

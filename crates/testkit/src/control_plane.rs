@@ -30,14 +30,6 @@ pub struct Threads {
     pub scheduler: Handle,
 }
 
-impl Threads {
-    /// All of it on the caller's, as `canopus up` has it.
-    pub fn shared() -> Threads {
-        let handle = Handle::current();
-        Threads { server: handle.clone(), controllers: handle.clone(), scheduler: handle }
-    }
-}
-
 fn failed(error: canopus_api::Status) -> anyhow::Error {
     anyhow!("failed to start the API server: {error}")
 }

@@ -7,6 +7,7 @@ mod list;
 mod merge;
 mod scale;
 pub mod set;
+mod shapes;
 mod typed;
 mod update;
 

@@ -3,6 +3,7 @@
 use super::delta::Delta;
 use super::entry::{self, Entry, Operation};
 use super::set::Set;
+use super::shapes;
 use crate::schema::{Schema, zero};
 use crate::time::Time;
 use crate::value::Value;
@@ -90,18 +91,22 @@ impl FieldManager<'_> {
 
     /// Gives what changed from `old` to `new` to `manager` and takes it from the others.
     pub(super) fn update_entries(&self, old: Option<&Value>, new: &Value, entries: &mut Vec<Entry>, manager: &str) {
-        let empty;
-        let old = match old {
-            Some(old) => old,
-            None => {
-                empty = zero(self.ty);
-                &empty
+        let written = match old {
+            None if entries.is_empty() => shapes::remembered(self.ty, self.reset, new, || {
+                let mut all = Delta::between(self.ty, &zero(self.ty), new).without(self.reset).written();
+                all.subtract(&STRIPPED);
+                all
+            }),
+            _ => {
+                let empty = if old.is_none() { zero(self.ty) } else { Value::Null };
+                let old = old.unwrap_or(&empty);
+                let delta = Delta::between(self.ty, old, new).without(self.reset);
+                let mut written = delta.written();
+                self.take(old, new, delta, entries);
+                written.subtract(&STRIPPED);
+                written
             }
         };
-        let delta = Delta::between(self.ty, old, new).without(self.reset);
-        let mut written = delta.written();
-        self.take(old, new, delta, entries);
-        written.subtract(&STRIPPED);
         if !written.is_empty() {
             let entry = Entry { set: written, time: Some(self.now), ..self.entry(manager, Operation::Update) };
             match entries.iter_mut().find(|e| e.same_manager(&entry)) {

@@ -112,7 +112,7 @@ impl Server {
             gates.admission.validate(&request).await?;
             warnings.extend(served.resource.warnings(&request.object, None));
             let value = std::mem::take(&mut request.object);
-            self.put(served, value, Expect::Absent, options.dry_run).await
+            self.put(served, value, None, Expect::Absent, options.dry_run).await
         };
         let object = match finish.await {
             Ok(object) => object,
@@ -487,14 +487,23 @@ impl Server {
         if value == *before {
             return Ok(old.clone());
         }
-        self.put(served, value, expect, dry_run).await
+        self.put(served, value, Some((old, &before)), expect, dry_run).await
     }
 
     /// Encodes and commits; the answer shares the tree with whoever reads the object next.
-    async fn put(&self, served: &Arc<Served>, mut value: Value, expect: Expect, dry_run: bool) -> Result<Arc<Object>> {
+    /// `old` is what it was made of.
+    async fn put(
+        &self,
+        served: &Arc<Served>,
+        mut value: Value,
+        old: Option<(&Object, &Value)>,
+        expect: Expect,
+        dry_run: bool,
+    ) -> Result<Arc<Object>> {
         served.resource.convert_to_storage(&mut value);
-        let facts = Arc::new(served.facts(&value));
-        let bytes = Object::encode(&mut value);
+        let mut facts = served.facts(&value);
+        let bytes = Object::encode_with(&mut value, &mut facts, old);
+        let facts = Arc::new(facts);
         let revision = match (dry_run, expect) {
             (false, _) => {
                 let ttl = (served.prefix == "/registry/events/").then_some(EVENT_TTL);
