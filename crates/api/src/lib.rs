@@ -10,6 +10,7 @@ pub mod field;
 pub mod gates;
 mod gofmt;
 pub mod json;
+pub mod jsonpath;
 pub mod labels;
 pub mod managed;
 pub mod names;

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 /// Creates what is missing, brings RBAC policy up to date and lets `/readyz` pass. `address` is where the API server is reached from pods.
 pub async fn run(server: &Arc<Server>, address: IpAddr, port: u16) -> Result<()> {
     let user = User::new("system:apiserver", &[MASTERS]);
+    crate::crd::start(server).await?;
     server.repair_service_ips().await?;
     for (gvr, object) in canopus_resources::bootstrap::objects() {
         ensure(server, &user, &gvr, object).await?;

@@ -10,6 +10,7 @@ pub mod bootstrap;
 pub mod cache;
 pub mod catalog;
 pub mod compaction;
+pub mod crd;
 pub mod discovery;
 pub mod fresh;
 pub mod handlers;

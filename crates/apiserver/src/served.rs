@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio_util::sync::CancellationToken;
 
 /// A strategy: that of a built-in resource, which is always there, or of a custom one, which comes and goes.
@@ -47,6 +48,8 @@ pub struct Served {
     pub cache: Option<Arc<Cache>>,
     /// Cancelled when the resource is served no more: its watches end.
     pub gone: CancellationToken,
+    /// Set while its definition is being deleted: nothing is created any more.
+    pub terminating: AtomicBool,
     /// Tells definitions of the same name apart; "" for what only changes with the program.
     pub fingerprint: String,
     presented: Presented,
@@ -96,9 +99,31 @@ impl Served {
             prefix,
             cache,
             gone: CancellationToken::new(),
+            terminating: AtomicBool::new(false),
             fingerprint: String::new(),
             presented: Presented::default(),
         })
+    }
+
+    /// One version of a custom resource; `stored_as` is the one that is stored.
+    pub fn custom(
+        resource: Arc<dyn Resource>,
+        stored_as: Arc<dyn Resource>,
+        prefix: String,
+        cache: Arc<Cache>,
+        fingerprint: String,
+    ) -> Served {
+        Served {
+            resource: Strategy::Custom(resource),
+            stored_as: Strategy::Custom(stored_as),
+            table: None,
+            prefix,
+            cache: Some(cache),
+            gone: CancellationToken::new(),
+            terminating: AtomicBool::new(false),
+            fingerprint,
+            presented: Presented::default(),
+        }
     }
 
     pub fn info(&self) -> &InfoOf<'_> {
@@ -129,7 +154,8 @@ impl Served {
 
     /// Whether this resource has objects in another form than they are stored in.
     pub fn converts(&self) -> bool {
-        self.info().storage.is_some()
+        // Custom resources may have been stored when their schema was another.
+        matches!(self.resource, Strategy::Custom(_)) || self.info().storage.is_some()
     }
 
     /// A stored object as this resource has it: the same one unless it is stored in another version.
@@ -138,8 +164,12 @@ impl Served {
             return object;
         }
         self.presented.get(object, |stored| {
-            let mut value = (*stored.value()).clone();
+            let before = stored.value();
+            let mut value = (*before).clone();
             self.resource.convert_from_storage(&mut value);
+            if value == *before {
+                return stored.at_revision(stored.revision);
+            }
             Object::from_value(value, self.info().selectable_fields, stored.revision)
         })
     }

@@ -2,6 +2,7 @@
 //! Pure: no I/O, no clock, no randomness. Routes, discovery, tables and docs are derived from [`ALL`].
 
 pub mod admissionregistration;
+pub mod apiextensions;
 pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
@@ -13,6 +14,7 @@ pub mod certificates;
 pub mod checks;
 pub mod coordination;
 pub mod core;
+pub mod custom;
 pub mod discovery;
 pub mod events;
 pub mod metadata;
@@ -51,6 +53,7 @@ pub static ALL: &[&dyn Resource] = &[
     &core::service::Service,
     &admissionregistration::mutatingwebhookconfiguration::MutatingWebhookConfiguration,
     &admissionregistration::validatingwebhookconfiguration::ValidatingWebhookConfiguration,
+    &apiextensions::customresourcedefinition::CustomResourceDefinition,
     &apiregistration::apiservice::APIService,
     &apps::controllerrevision::ControllerRevision,
     &apps::daemonset::DaemonSet,

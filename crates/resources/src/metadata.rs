@@ -114,7 +114,7 @@ fn no_new_finalizers(new: &Field, old: &Value, errors: &mut Errors) {
 }
 
 /// As upstream, errors name the list, not the entry.
-fn owners(field: &Field, errors: &mut Errors) {
+pub fn owners(field: &Field, errors: &mut Errors) {
     let mut controller: Option<String> = None;
     for owner in field.value.items() {
         let api_version = owner["apiVersion"].str();

@@ -299,6 +299,19 @@ pub trait Resource: Sync + Send {
         vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
     }
 
+    /// The object's Scale, for kinds with that subresource.
+    fn scale(&self, object: &Value) -> Value {
+        crate::apps::workload::to_scale(object)
+    }
+
+    /// Sets the wanted count of replicas.
+    fn apply_scale(&self, object: &mut Value, scale: &Value) {
+        crate::apps::workload::apply_scale(object, scale);
+    }
+
+    /// What is done to an object when its deletion begins, besides what is done to all.
+    fn before_delete(&self, _object: &mut Value, _now: Time) {}
+
     /// For kinds that die gracefully (Pods): the seconds of grace a deletion gets. None: gone at once.
     fn grace_seconds(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
         None

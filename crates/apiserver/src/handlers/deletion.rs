@@ -19,6 +19,9 @@ pub enum Plan {
 pub fn plan(resource: &dyn Resource, before: &Value, options: &DeleteOptions, now: Time) -> Plan {
     let deleting = !before["metadata"]["deletionTimestamp"].is_null();
     let mut object = before.clone();
+    if !deleting {
+        resource.before_delete(&mut object, now);
+    }
     if is(resource.info(), "namespaces") {
         if !deleting {
             set_finalizers(&mut object, options.propagation_policy);

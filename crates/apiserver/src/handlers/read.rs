@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 impl Server {
     /// `resource_version`: None for linearizable, else "not older than" (0: whatever is at hand).
@@ -48,7 +49,7 @@ impl Server {
         let served = self.served(&target.gvr)?;
         check_fields(&served, options)?;
         let mut list = self.list_stored(&served, target, &served.stored_options(options)).await?;
-        if served.info().storage.is_some() {
+        if served.converts() {
             list.items = list.items.into_iter().map(|object| served.present(object)).collect();
         }
         Ok(list)
@@ -202,9 +203,9 @@ impl Server {
         let events = stream(cache.clone(), subscription, target.namespace.to_string(), options.clone(), from);
         let events = match &served.resource {
             Strategy::BuiltIn(_) => events,
-            Strategy::Custom(_) => events.take_until(served.gone.clone().cancelled_owned()).boxed(),
+            Strategy::Custom(_) => until(events, served.gone.clone()),
         };
-        if served.info().storage.is_none() {
+        if !served.converts() {
             return Ok(events);
         }
         let served = served.clone();
@@ -216,6 +217,22 @@ impl Server {
         };
         Ok(events.map(move |event| event.map(&present)).boxed())
     }
+}
+
+/// Ends a watch when its resource is gone, but not before everything that has happened is told.
+fn until(
+    events: BoxStream<'static, Result<WatchEvent>>,
+    gone: CancellationToken,
+) -> BoxStream<'static, Result<WatchEvent>> {
+    let next = |(mut events, gone): (BoxStream<'static, Result<WatchEvent>>, CancellationToken)| async move {
+        let event = tokio::select! {
+            biased;
+            event = events.next() => event,
+            () = gone.cancelled() => None,
+        };
+        Some((event?, (events, gone)))
+    };
+    futures::stream::unfold((events, gone), next).boxed()
 }
 
 /// Why `sendInitialEvents` and what goes with it do not fit together (upstream `ValidateListOptions`).

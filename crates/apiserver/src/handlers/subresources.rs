@@ -5,7 +5,7 @@ use super::write::Ownership;
 use crate::server::Server;
 use crate::user::User;
 use canopus_api::{Errors, Field, Object, Patch, Result, Status, Target, Value, WriteOptions, patch};
-use canopus_resources::apps::workload::{apply_scale, to_scale, validate_scale};
+use canopus_resources::apps::workload::validate_scale;
 use std::sync::Arc;
 
 impl Server {
@@ -62,7 +62,7 @@ impl Server {
             return Err(Status::no_such_resource());
         }
         let object = self.get(target, None).await?;
-        Ok(Arc::new(Object::from_value(to_scale(&object.value()), &[], object.revision)))
+        Ok(Arc::new(Object::from_value(served.resource.scale(&object.value()), &[], object.revision)))
     }
 
     async fn put_scale(&self, user: &User, target: &Target, body: Value, options: &WriteOptions) -> Result<Written> {
@@ -83,14 +83,15 @@ impl Server {
                 return Err(Status::modified(&target.gvr, &target.name));
             }
             let mut new = (*old.value()).clone();
-            apply_scale(&mut new, &body);
+            served.resource.apply_scale(&mut new, &body);
             // Scaling is an update of the object itself; only its field manager is of the subresource.
             let main = Target { subresource: "".into(), ..target.clone() };
             match self.replace(user, &served, &main, &old, new, options, Ownership::Update).await {
                 Err(raced) if raced.is_conflict() && wanted.is_empty() && attempt < 4 => {}
                 Err(error) => return Err(error),
                 Ok(done) => {
-                    let scaled = Object::from_value(to_scale(&done.object.value()), &[], done.object.revision);
+                    let scaled =
+                        Object::from_value(served.resource.scale(&done.object.value()), &[], done.object.revision);
                     return Ok(Written { object: Arc::new(scaled), ..done });
                 }
             }

@@ -16,6 +16,7 @@ use canopus_api::{
 use canopus_resources::{Context, metadata};
 use canopus_store::{Change, Expect};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// How often a write that raced is tried again before the client is told.
 const RETRIES: usize = 5;
@@ -33,6 +34,10 @@ impl Server {
         options: &WriteOptions,
     ) -> Result<Written> {
         let served = self.served(&target.gvr)?.clone();
+        if served.terminating.load(Ordering::Acquire) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::new(405, "MethodNotAllowed", why));
+        }
         let mut warnings = self.decode(&served, &mut body, options)?;
         self.place(&served, target, &mut body)?;
         if !body["metadata"]["name"].str().is_empty() {

@@ -1,5 +1,6 @@
 //! The verbs, end to end without a network: one API server on a store in memory, asked through `LocalApi`.
 
+mod crd;
 mod etcd;
 mod support;
 

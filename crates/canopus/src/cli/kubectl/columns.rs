@@ -1,8 +1,8 @@
 //! `-o custom-columns=HEADER:PATH,…`.
 
-use super::jsonpath::{Template, text};
 use crate::cli::output;
 use canopus_api::Value;
+use canopus_api::jsonpath::{Template, text};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Columns(Vec<(String, Template)>);

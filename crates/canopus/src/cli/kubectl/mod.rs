@@ -9,7 +9,6 @@ mod error;
 mod exec;
 mod files;
 mod get;
-mod jsonpath;
 mod logs;
 mod pods;
 mod print;

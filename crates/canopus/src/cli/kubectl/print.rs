@@ -2,9 +2,9 @@
 
 use super::columns::Columns;
 use super::discovery::Resource;
-use super::jsonpath::Template;
 use crate::cli::output;
 use anyhow::{Result, bail};
+use canopus_api::jsonpath::Template;
 use canopus_api::{Value, json, value, yaml};
 use std::str::FromStr;
 

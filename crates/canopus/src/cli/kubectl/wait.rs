@@ -1,11 +1,11 @@
 //! `kubectl wait`.
 
-use super::jsonpath::{Template, text};
 use super::session::Session;
 use super::until::{self, Ended};
 use super::{discovery::Resource, error, files, select};
 use crate::cli::output;
 use anyhow::{Context, Result, anyhow, bail};
+use canopus_api::jsonpath::{Template, text};
 use canopus_api::{Api, LabelSelector, ListOptions, Status, Target, Value};
 use clap::Args;
 use std::path::PathBuf;

@@ -2,11 +2,11 @@
 
 use super::discovery::Resource;
 use super::get::{GetArgs, TABLE};
-use super::jsonpath::text;
 use super::print::{self, Format, TableOptions};
 use super::session::{JSON, Session, with_query};
 use crate::cli::output;
 use anyhow::{Context, Result, bail};
+use canopus_api::jsonpath::text;
 use canopus_api::{Status, Target, Value, json};
 use canopus_client::remote;
 use http::Method;

@@ -1,7 +1,8 @@
 //! JSONPath templates as kubectl has them (<https://kubernetes.io/docs/reference/kubectl/jsonpath/>):
 //! `{range .items[*]}{.metadata.name}{"\n"}{end}`.
 
-use canopus_api::{Value, json};
+use crate::json;
+use crate::value::Value;
 use std::cmp::Ordering;
 use std::str::FromStr;
 
