@@ -487,7 +487,7 @@ impl<'a> Parser<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use canopus_api::value;
+    use crate::value;
 
     fn sample() -> Value {
         value!({
