@@ -11,6 +11,7 @@ use canopus_store::{Progress, Store, Version, prefix_end};
 use compact_str::CompactString;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -61,6 +62,7 @@ pub struct Cache {
     resource: Strategy,
     namespaced: bool,
     state: RwLock<State>,
+    lists: Lists,
     progress: RwLock<Progress>,
 }
 
@@ -74,6 +76,9 @@ struct State {
     revision: u64,
     watchers: Watchers,
     trees: Trees,
+    starts: u64,
+    initial: u64,
+    events: u64,
 }
 
 /// Where a watcher's selectors pin it down.
@@ -94,6 +99,33 @@ type Watcher = (u64, mpsc::Sender<Arc<CacheEvent>>);
 struct Watchers {
     by_scope: HashMap<Scope, Vec<Watcher>>,
     last_id: u64,
+    /// How many were too slow.
+    terminated: u64,
+}
+
+/// For the metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    pub objects: u64,
+    pub bytes: u64,
+    pub revision: u64,
+    pub capacity: u64,
+    /// How often everything was read, and how many objects there were then.
+    pub starts: u64,
+    pub initial: u64,
+    pub events: u64,
+    pub terminated: u64,
+    pub lists: u64,
+    pub fetched: u64,
+    pub returned: u64,
+}
+
+/// Counted while others read too.
+#[derive(Default)]
+struct Lists {
+    lists: AtomicU64,
+    fetched: AtomicU64,
+    returned: AtomicU64,
 }
 
 /// What a watch starts with, and where the rest comes from.
@@ -164,7 +196,14 @@ impl Watchers {
 
     fn send(&mut self, scope: &Scope, event: &Arc<CacheEvent>) {
         if let Some(list) = self.by_scope.get_mut(scope) {
-            list.retain(|(_, sender)| sender.try_send(event.clone()).is_ok());
+            let terminated = &mut self.terminated;
+            list.retain(|(_, sender)| match sender.try_send(event.clone()) {
+                Ok(()) => true,
+                Err(why) => {
+                    *terminated += u64::from(matches!(why, mpsc::error::TrySendError::Full(_)));
+                    false
+                }
+            });
         }
     }
 }
@@ -283,6 +322,7 @@ impl Cache {
             namespaced: resource.info().namespaced,
             resource,
             state: RwLock::default(),
+            lists: Lists::default(),
             progress: RwLock::new(watch.progress()),
         });
         cache.catch_up(&range);
@@ -369,6 +409,8 @@ impl Cache {
         state.window_bytes = 0;
         state.revision = range.revision;
         state.complete_after = range.revision;
+        state.starts += 1;
+        state.initial += range.items.len() as u64;
     }
 
     fn key(&self, store_key: &str) -> CompactString {
@@ -413,6 +455,7 @@ impl Cache {
                 continue;
             }
             let event = Arc::new(CacheEvent::new(event.revision, object, previous));
+            state.events += 1;
             state.watchers.dispatch(&event);
             state.remember(event);
         }
@@ -469,7 +512,28 @@ impl Cache {
         let revision = self.progress().revision();
         let state = self.state.read();
         let items = select(&state.objects, self.namespaced, namespace, options);
+        self.lists.lists.fetch_add(1, Ordering::Relaxed);
+        self.lists.fetched.fetch_add(state.objects.len() as u64, Ordering::Relaxed);
+        self.lists.returned.fetch_add(items.len() as u64, Ordering::Relaxed);
         (items, revision.max(state.revision))
+    }
+
+    pub fn stats(&self) -> Stats {
+        let state = self.state.read();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            objects: state.objects.len() as u64,
+            bytes: state.objects.values().map(|object| object.body().len() as u64).sum(),
+            revision: state.revision,
+            capacity: WINDOW as u64,
+            starts: state.starts,
+            initial: state.initial,
+            events: state.events,
+            terminated: state.watchers.terminated,
+            lists: count(&self.lists.lists),
+            fetched: count(&self.lists.fetched),
+            returned: count(&self.lists.returned),
+        }
     }
 
     /// Starts a watch: `from` None for the current state first, or the revision after which events are wanted.

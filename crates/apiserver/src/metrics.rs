@@ -1,105 +1,209 @@
 //! `/metrics` in the Prometheus text format, with upstream's names.
 
+pub mod atomic;
+mod caches;
+pub mod family;
+mod process;
+pub mod requests;
+
+use crate::server::Server;
+use atomic::AtomicHistogram;
+use canopus_api::Gvr;
 use canopus_api::gates::{self, Gates, Stage};
+use family::{Counters, Head, Histograms, labels, sample};
 use parking_lot::Mutex;
+use requests::Requests;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Upstream's buckets of `apiserver_request_duration_seconds`.
-const BUCKETS: &[f64] = &[
+/// Upstream's `ExponentialBuckets(0.001, 2, 15)`.
+const DOUBLING: &[f64] =
+    &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
+const STORAGE: &[f64] = &[
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0,
 ];
+/// Of the sizes of watch events.
+const EVENT_SIZES: &[f64] = &[1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0];
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RequestLabels {
-    verb: String,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    scope: &'static str,
-}
+/// Sizes of the events that were sent of one resource.
+pub type Events = AtomicHistogram<9>;
 
-#[derive(Default)]
-struct Latency {
-    buckets: [u64; BUCKETS.len()],
-    count: u64,
-    sum: f64,
-}
-
-#[derive(Default)]
-struct Requests {
-    counts: BTreeMap<(RequestLabels, u16), u64>,
-    latencies: BTreeMap<RequestLabels, Latency>,
-}
-
-#[derive(Default)]
 pub struct Metrics {
-    requests: Mutex<Requests>,
-    pub webhooks: std::sync::Arc<crate::admission::webhook::metrics::Metrics>,
+    pub requests: Requests,
+    pub webhooks: Arc<crate::admission::webhook::metrics::Metrics>,
+    events: Mutex<BTreeMap<Gvr, Arc<Events>>>,
+    authentications: Counters<1>,
+    authentication_times: Histograms<1>,
+    users: Counters<1>,
+    authorizations: Counters<1>,
+    authorization_times: Histograms<1>,
+    storage: Histograms<3>,
+    storage_errors: Counters<3>,
+    pub health_checks: Counters<3>,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics {
+            requests: Requests::default(),
+            webhooks: Arc::default(),
+            events: Mutex::default(),
+            authentications: Counters::new(
+                "authentication_attempts",
+                "ALPHA",
+                ["result"],
+                "Counter of authenticated attempts.",
+            ),
+            authentication_times: Histograms::new(
+                "authentication_duration_seconds",
+                "ALPHA",
+                ["result"],
+                DOUBLING,
+                "Authentication duration in seconds broken out by result.",
+            ),
+            users: Counters::new(
+                "authenticated_user_requests",
+                "ALPHA",
+                ["username"],
+                "Counter of authenticated requests broken out by username.",
+            ),
+            authorizations: Counters::new(
+                "authorization_attempts_total",
+                "ALPHA",
+                ["result"],
+                "Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' or 'error'.",
+            ),
+            authorization_times: Histograms::new(
+                "authorization_duration_seconds",
+                "ALPHA",
+                ["result"],
+                DOUBLING,
+                "Authorization duration in seconds broken out by result.",
+            ),
+            storage: Histograms::new(
+                "etcd_request_duration_seconds",
+                "ALPHA",
+                ["operation", "group", "resource"],
+                STORAGE,
+                "Etcd request latency in seconds for each operation and object type.",
+            ),
+            storage_errors: Counters::new(
+                "etcd_request_errors_total",
+                "ALPHA",
+                ["operation", "group", "resource"],
+                "Etcd failed request counts for each operation and object type.",
+            ),
+            health_checks: Counters::new(
+                "kubernetes_healthchecks_total",
+                "STABLE",
+                ["name", "status", "type"],
+                "This metric records the results of all healthcheck.",
+            ),
+        }
+    }
 }
 
 impl Metrics {
-    /// Counts one finished request. `verb` is upstream's: GET, LIST, POST, …
-    pub fn request(&self, verb: &str, target: &canopus_api::Target, code: u16, took: Duration) {
-        let scope = match (target.name.is_empty(), target.namespace.is_empty()) {
-            _ if target.gvr.resource.is_empty() => "",
-            (false, _) => "resource",
-            (true, false) => "namespace",
-            (true, true) => "cluster",
-        };
-        let labels = RequestLabels {
-            verb: verb.into(),
-            group: target.gvr.group.to_string(),
-            version: target.gvr.version.to_string(),
-            resource: target.gvr.resource.to_string(),
-            subresource: target.subresource.to_string(),
-            scope,
-        };
-        let mut requests = self.requests.lock();
-        *requests.counts.entry((labels.clone(), code)).or_default() += 1;
-        let latency = requests.latencies.entry(labels).or_default();
-        let seconds = took.as_secs_f64();
-        for (bucket, limit) in latency.buckets.iter_mut().zip(BUCKETS) {
-            *bucket += u64::from(seconds <= *limit);
+    /// `result`: success, failure or error; `user`: who it was found to be.
+    pub fn authenticated(&self, result: &str, user: Option<&str>, took: Duration) {
+        self.authentications.add([result], 1);
+        self.authentication_times.observe([result], took.as_secs_f64());
+        if let Some(user) = user {
+            self.users.add([known_user(user)], 1);
         }
-        latency.count += 1;
-        latency.sum += seconds;
     }
 
-    pub fn render(&self, out: &mut String) {
-        let requests = self.requests.lock();
-        out.push_str("# HELP apiserver_request_total [STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.\n# TYPE apiserver_request_total counter\n");
-        for ((l, code), count) in &requests.counts {
-            let _ = writeln!(
-                out,
-                "apiserver_request_total{{code=\"{}\",component=\"apiserver\",dry_run=\"\",{}}} {count}",
-                code,
-                l.render()
-            );
+    /// `result`: allowed, denied or no-opinion.
+    pub fn authorized(&self, result: &str, took: Duration) {
+        self.authorizations.add([result], 1);
+        self.authorization_times.observe([result], took.as_secs_f64());
+    }
+
+    /// One question to the store, whatever store it is.
+    pub fn stored(&self, operation: &str, group: &str, resource: &str, took: Duration, failed: bool) {
+        self.storage.observe([operation, group, resource], took.as_secs_f64());
+        if failed {
+            self.storage_errors.add([operation, group, resource], 1);
         }
-        out.push_str("# HELP apiserver_request_duration_seconds [STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.\n# TYPE apiserver_request_duration_seconds histogram\n");
-        for (l, latency) in &requests.latencies {
-            let labels = format!("component=\"apiserver\",dry_run=\"\",{}", l.render());
-            for (bucket, limit) in latency.buckets.iter().zip(BUCKETS) {
-                let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"{limit}\"}} {bucket}");
-            }
-            let _ =
-                writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}", latency.count);
-            let _ = writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {}", latency.sum);
-            let _ = writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {}", latency.count);
-        }
+    }
+
+    /// Where watches of a resource count what they send.
+    pub fn events(&self, gvr: &Gvr) -> Arc<Events> {
+        self.events.lock().entry(gvr.clone()).or_default().clone()
+    }
+
+    fn write_events(&self, out: &mut String) {
+        const TOTAL: Head = Head {
+            name: "apiserver_watch_events_total",
+            stability: "ALPHA",
+            help: "Number of events sent in watch clients",
+        };
+        const SIZES: Head = Head {
+            name: "apiserver_watch_events_sizes",
+            stability: "ALPHA",
+            help: "Watch event size distribution in bytes",
+        };
+        let events = self.events.lock();
+        let of = |gvr: &Gvr| labels(&["group", "version", "resource"], &[&gvr.group, &gvr.version, &gvr.resource]);
+        TOTAL.write("counter", out);
+        events.iter().for_each(|(gvr, sizes)| sample(TOTAL.name, &of(gvr), sizes.count(), out));
+        SIZES.write("histogram", out);
+        events.iter().for_each(|(gvr, sizes)| sizes.read().write(SIZES.name, &of(gvr), EVENT_SIZES, out));
     }
 }
 
-impl RequestLabels {
-    fn render(&self) -> String {
-        format!(
-            "group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
-            self.group, self.resource, self.scope, self.subresource, self.verb, self.version
-        )
+/// One event of so many bytes went to a watcher.
+pub fn sent(events: &Events, bytes: usize) {
+    events.observe(EVENT_SIZES, bytes as f64);
+}
+
+/// Names of users would be too many labels (upstream `compressUsername`).
+fn known_user(name: &str) -> &str {
+    match name {
+        "admin" | "client" | "kube_proxy" | "kubelet" | "system:serviceaccount:kube-system:default" => name,
+        name if name.contains('@') => "email_id",
+        _ => "other",
+    }
+}
+
+/// Everything at `/metrics`.
+pub fn text(server: &Server) -> String {
+    let mut out = String::with_capacity(64 << 10);
+    let metrics = &server.metrics;
+    if let Ok(gates) = server.gates.get() {
+        gates.admission.write_metrics(&mut out);
+    }
+    metrics.webhooks.render(&mut out);
+    caches::write(&server.catalog.table(), &mut out);
+    metrics.requests.write(&mut out);
+    render_inflight(server.inflight.current(), &mut out);
+    metrics.write_events(&mut out);
+    metrics.users.write(&mut out);
+    metrics.authentications.write(&mut out);
+    metrics.authentication_times.write(&mut out);
+    metrics.authorizations.write(&mut out);
+    metrics.authorization_times.write(&mut out);
+    metrics.storage.write(&mut out);
+    write_counts_of(&metrics.storage, &mut out);
+    metrics.storage_errors.write(&mut out);
+    render_features(&server.settings.features, &mut out);
+    process::write(&mut out);
+    out
+}
+
+/// `etcd_requests_total`, which the durations know.
+fn write_counts_of(storage: &Histograms<3>, out: &mut String) {
+    const TOTAL: Head = Head {
+        name: "etcd_requests_total",
+        stability: "ALPHA",
+        help: "Etcd request counts for each operation and object type.",
+    };
+    TOTAL.write("counter", out);
+    for (key, histogram) in &*storage.values.lock() {
+        sample(TOTAL.name, &labels(&storage.labels, key), histogram.count(), out);
     }
 }
 

@@ -18,7 +18,7 @@ use canopus_store::{Change, Expect, Outcome, Store, Version, Write};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Signs service-account tokens (the `token` subresource).
@@ -161,16 +161,21 @@ impl Server {
 
     /// Refuses with upstream's 403 unless `user` may do this.
     pub fn authorize(&self, attributes: &Attributes) -> Result<()> {
-        match self.gates.get()?.authorizer.authorize(attributes) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(why) | Decision::NoOpinion(why) => Err(forbidden(attributes, &why)),
-        }
+        let started = Instant::now();
+        let (result, decided) = match self.gates.get()?.authorizer.authorize(attributes) {
+            Decision::Allow(_) => ("allowed", Ok(())),
+            Decision::Deny(why) => ("denied", Err(forbidden(attributes, &why))),
+            Decision::NoOpinion(why) => ("no-opinion", Err(forbidden(attributes, &why))),
+        };
+        self.metrics.authorized(result, started.elapsed());
+        decided
     }
 
     /// The object as the store has it now: linearizable.
     pub async fn current(&self, served: &Served, namespace: &str, name: &str) -> Result<Option<Arc<Object>>> {
         let cache = served.cache()?;
-        let (version, _) = self.store.get(&served.key(namespace, name)).await.map_err(storage::status)?;
+        let key = served.key(namespace, name);
+        let (version, _) = self.timed("get", served, self.store.get(&key)).await.map_err(storage::status)?;
         Ok(version.and_then(|v| self.as_object(cache, &v)).map(|object| served.present(object)))
     }
 
@@ -202,6 +207,20 @@ impl Server {
         Ok(())
     }
 
+    /// Measures a question to the store.
+    pub async fn timed<T>(
+        &self,
+        operation: &str,
+        served: &Served,
+        question: impl Future<Output = std::result::Result<T, canopus_store::Error>>,
+    ) -> std::result::Result<T, canopus_store::Error> {
+        let started = Instant::now();
+        let answer = question.await;
+        let info = served.info();
+        self.metrics.stored(operation, info.group, info.plural, started.elapsed(), answer.is_err());
+        answer
+    }
+
     /// Commits one write. Conflict: Err with `modified`, AlreadyExists or NotFound as fits the expectation.
     pub async fn commit(
         &self,
@@ -212,7 +231,13 @@ impl Server {
         change: Change,
     ) -> Result<u64> {
         let key: Arc<str> = served.key(namespace, name).into();
-        let outcome = self.store.commit(Write { key, expect, change }).await.map_err(storage::status)?;
+        let operation = match (&change, expect) {
+            (Change::Delete, _) => "delete",
+            (_, Expect::Absent) => "create",
+            _ => "update",
+        };
+        let committed = self.store.commit(Write { key, expect, change });
+        let outcome = self.timed(operation, served, committed).await.map_err(storage::status)?;
         match outcome {
             Outcome::Committed { revision, .. } => Ok(revision),
             Outcome::Conflict { current, .. } => Err(match (expect, current) {

@@ -12,6 +12,7 @@ pub mod rbac_escalation;
 pub mod reinvocation;
 pub mod service_account;
 pub mod taint_nodes_by_condition;
+pub mod times;
 pub mod webhook;
 
 use crate::user::User;
@@ -19,6 +20,8 @@ use async_trait::async_trait;
 use canopus_api::{DeleteOptions, Gvk, Status, Value, WriteOptions};
 use canopus_resources::InfoOf;
 use reinvocation::Reinvocation;
+use std::time::Instant;
+use times::Times;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -101,14 +104,36 @@ pub trait Plugin: Send + Sync + 'static {
 }
 
 /// The plugins in upstream's order.
-pub struct Chain(pub Vec<Box<dyn Plugin>>);
+pub struct Chain {
+    plugins: Vec<Box<dyn Plugin>>,
+    /// Of each plugin, and of all together.
+    times: Vec<Times>,
+    steps: Times,
+}
 
 impl Chain {
+    pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Chain {
+        let times = plugins.iter().map(|_| Times::default()).collect();
+        Chain { plugins, times, steps: Times::default() }
+    }
+
     pub async fn admit(&self, request: &mut Request<'_>) -> Result<(), Status> {
+        let (started, operation) = (Instant::now(), request.operation);
+        let done = self.admit_all(request).await;
+        self.steps.took(false, operation, done.is_err(), started.elapsed());
+        done
+    }
+
+    async fn admit_all(&self, request: &mut Request<'_>) -> Result<(), Status> {
+        let mut since = Instant::now();
         loop {
-            for plugin in &self.0 {
+            for (plugin, times) in self.plugins.iter().zip(&self.times) {
                 if plugin.handles(request) {
-                    plugin.admit(request).await?;
+                    let done = plugin.admit(request).await;
+                    let now = Instant::now();
+                    times.took(false, request.operation, done.is_err(), now - since);
+                    since = now;
+                    done?;
                 }
             }
             if !request.reinvocation.again() {
@@ -118,9 +143,20 @@ impl Chain {
     }
 
     pub async fn validate(&self, request: &Request<'_>) -> Result<(), Status> {
-        for plugin in &self.0 {
+        let started = Instant::now();
+        let done = self.validate_all(request, started).await;
+        self.steps.took(true, request.operation, done.is_err(), started.elapsed());
+        done
+    }
+
+    async fn validate_all(&self, request: &Request<'_>, mut since: Instant) -> Result<(), Status> {
+        for (plugin, times) in self.plugins.iter().zip(&self.times) {
             if plugin.handles(request) {
-                plugin.validate(request).await?;
+                let done = plugin.validate(request).await;
+                let now = Instant::now();
+                times.took(true, request.operation, done.is_err(), now - since);
+                since = now;
+                done?;
             }
         }
         Ok(())

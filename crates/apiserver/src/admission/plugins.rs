@@ -34,7 +34,7 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
     plugins.push(Box::new(ValidatingWebhooks::new(server)?));
     // Upstream has this in the storage of roles and bindings, behind all plugins.
     plugins.push(Box::new(RbacEscalation { rbac: rbac.clone() }));
-    Ok(Chain(plugins))
+    Ok(Chain::new(plugins))
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use super::body::{self, Body};
 use super::negotiate::{Accept, Encoding, Shape, respond, whole};
+use super::resource::Running;
 use super::{compress, forms, text_response};
+use crate::metrics;
 use crate::served::Served;
 use bytes::Bytes;
 use canopus_api::{List, Object, Result, Status, Time, Value, Watch, WatchEvent, json, protobuf, value};
@@ -100,13 +102,22 @@ impl View<'_> {
     }
 
     /// A stream of events, several to a chunk when they come fast.
-    pub fn watch(&self, watch: Watch, clock: Arc<dyn crate::surroundings::Surroundings>) -> Response<Body> {
+    pub fn watch(
+        &self,
+        watch: Watch,
+        clock: Arc<dyn crate::surroundings::Surroundings>,
+        running: Running,
+    ) -> Response<Body> {
+        let sent = running.events();
         let (served, accept, include) = (self.served.clone(), self.accept, self.include);
         let mut first = true;
         let chunks = watch.ready_chunks(COALESCE).map(move |events| {
             let mut frames = events.iter().map(|event| {
+                let _ = &running;
                 let headers = std::mem::take(&mut first);
-                frame(&served, accept, event, || table::Options { include, headers, now: clock.now() })
+                let frame = frame(&served, accept, event, || table::Options { include, headers, now: clock.now() });
+                metrics::sent(&sent, frame.len());
+                frame
             });
             match (frames.next(), frames.len()) {
                 (Some(one), 0) => one,

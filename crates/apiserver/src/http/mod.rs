@@ -7,6 +7,7 @@ mod connect;
 mod encode;
 mod forms;
 mod gather;
+mod health;
 mod impersonate;
 pub mod limits;
 pub(crate) mod negotiate;
@@ -22,6 +23,7 @@ pub(crate) use compress::accepted as takes_gzip;
 
 use crate::authn::Credentials;
 use crate::authz::Attributes;
+use crate::metrics::requests::Key;
 use crate::notes::{Notes, noting};
 use crate::request_info::{self, RequestInfo};
 use crate::server::{Server, TokenIssuer};
@@ -31,7 +33,6 @@ use canopus_api::{Result, Status, Value, json};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
@@ -53,6 +54,7 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
     let query = query::Query::parse(&raw_query);
     info.select(query.field_selector().unwrap_or_default(), query.label_selector().unwrap_or_default());
     let headers = request.headers().clone();
+    let dry_run = query.get("dryRun") == "All";
     let notes = Arc::new(Notes::default());
     let answer = match limits::deadline(&info, &query, server.settings.request_timeout) {
         Err(status) => Err(status),
@@ -65,8 +67,7 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
     let mut response = answer.unwrap_or_else(|status| negotiate::status(&headers, &status));
     resource::warn(&mut response, &notes.take_warnings());
     if info.is_resource && server.catalog.served(&info.target.gvr).is_some() {
-        let verb = metric_verb(&info.verb);
-        server.metrics.request(verb, &info.target, response.status().as_u16(), started.elapsed());
+        observed(&server, &info, dry_run, &headers, &response, started.elapsed());
     }
     response
 }
@@ -97,23 +98,66 @@ async fn admitted(
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let headers = request.headers().clone();
-    let user = authenticate(&server, &headers, certificate.as_deref())?;
+    let started = Instant::now();
+    let found = authenticate(&server, &headers, certificate.as_deref());
+    let result = if found.is_ok() { "success" } else { "error" };
+    server.metrics.authenticated(result, found.as_ref().ok().map(|user| user.name.as_str()), started.elapsed());
+    let user = found?;
     let user = impersonate::resolve(&server, &user, &headers)?;
     let _turn = server.inflight.enter(&info, &user).await?;
     answer(&server, Call { user, info, query, headers }, request).await
 }
 
-fn metric_verb(verb: &str) -> &str {
-    match verb {
+/// What metrics call a request.
+pub(crate) fn metric_key(info: &RequestInfo, dry_run: bool, headers: &HeaderMap) -> Key {
+    let target = &info.target;
+    let connects = ["attach", "exec", "portforward", "proxy"].contains(&target.subresource.as_str());
+    let verb = match info.verb.as_str() {
+        _ if connects => "CONNECT",
         "create" => "POST",
         "update" => "PUT",
+        "patch" if negotiate::content_type(headers).starts_with("application/apply-patch") => "APPLY",
         "patch" => "PATCH",
         "delete" => "DELETE",
         "deletecollection" => "DELETECOLLECTION",
         "list" => "LIST",
         "watch" => "WATCH",
         _ => "GET",
+    };
+    let scope = match (target.name.is_empty() && info.verb != "create", target.namespace.is_empty()) {
+        (false, _) => "resource",
+        (true, false) => "namespace",
+        (true, true) => "cluster",
+    };
+    Key {
+        verb,
+        group: target.gvr.group.clone(),
+        version: target.gvr.version.clone(),
+        resource: target.gvr.resource.clone(),
+        subresource: target.subresource.clone(),
+        scope,
+        dry_run,
     }
+}
+
+fn observed(
+    server: &Server,
+    info: &RequestInfo,
+    dry_run: bool,
+    headers: &HeaderMap,
+    response: &Response<Body>,
+    took: Duration,
+) {
+    let (key, code) = (metric_key(info, dry_run, headers), response.status().as_u16());
+    let requests = &server.metrics.requests;
+    match code {
+        429 => requests.terminated(key.clone(), code),
+        504 if took >= server.settings.request_timeout => requests.aborted(key.clone()),
+        // One that goes on is counted when it ends.
+        200 if key.verb == "WATCH" => return,
+        _ => {}
+    }
+    requests.done(key, code, took, hyper::body::Body::size_hint(response.body()).exact());
 }
 
 fn authenticate(server: &Server, headers: &HeaderMap, certificate: Option<&[u8]>) -> Result<Arc<User>> {
@@ -160,21 +204,17 @@ async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) ->
     other(server, &call)
 }
 
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Paths that are not about resources.
 fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
     let path = call.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
-        ["healthz" | "livez" | "readyz", rest @ ..] => Ok(health(server, parts[0], rest, call.query.has("verbose"))),
+        ["healthz" | "livez" | "readyz", rest @ ..] => Ok(health::answer(server, parts[0], rest, &call.query)),
         ["version"] => Ok(json_response(json::to_vec(&discovery::version()))),
-        ["metrics"] => {
-            let mut text = String::new();
-            server.metrics.render(&mut text);
-            server.metrics.webhooks.render(&mut text);
-            metrics::render_inflight(server.inflight.current(), &mut text);
-            metrics::render_features(&server.settings.features, &mut text);
-            Ok(text_response(StatusCode::OK, "text/plain; version=0.0.4", text.into_bytes()))
-        }
+        ["metrics"] => Ok(text_response(StatusCode::OK, METRICS, metrics::text(server).into_bytes())),
+        ["metrics", "slis"] => Ok(text_response(StatusCode::OK, METRICS, health::metrics(server).into_bytes())),
         ["api" | "apis", ..] => discovery::answer(&server.catalog.table(), &call.headers, &parts),
         [".well-known", "openid-configuration"] => published(server, "application/json", |t| t.openid_configuration()),
         ["openid", "v1", "jwks"] => published(server, "application/jwk-set+json", |t| t.jwks()),
@@ -193,48 +233,6 @@ fn published(server: &Server, kind: &'static str, document: fn(&dyn TokenIssuer)
     let hour = http::HeaderValue::from_static("public, max-age=3600");
     response.headers_mut().insert(header::CACHE_CONTROL, hour);
     Ok(response)
-}
-
-/// `/readyz?verbose` and friends, in upstream's format.
-fn health(server: &Server, endpoint: &str, rest: &[&str], verbose: bool) -> Response<Body> {
-    let ready = server.ready.load(Ordering::Acquire);
-    let checks = [
-        ("ping", true),
-        ("log", true),
-        ("etcd", true),
-        ("poststarthook/rbac/bootstrap-roles", ready),
-        ("shutdown", !server.closing.is_cancelled()),
-    ];
-    // Only readiness depends on it that the server is about to stop.
-    let checks = &checks[..if endpoint == "readyz" { 5 } else { 4 }];
-    let failed = |(_, good): &(&str, bool)| !good && endpoint != "livez";
-    if !rest.is_empty() {
-        let name = rest.join("/");
-        return match checks.iter().find(|(n, _)| *n == name) {
-            Some(check) if failed(check) => {
-                text_response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", b"not finished".to_vec())
-            }
-            Some(_) => text_response(StatusCode::OK, "text/plain; charset=utf-8", b"ok".to_vec()),
-            None => text_response(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", b"404 page not found\n".to_vec()),
-        };
-    }
-    let bad = checks.iter().any(failed);
-    let mut text = String::new();
-    if verbose || bad {
-        for check in checks {
-            let line = if failed(check) {
-                format!("[-]{} failed: reason withheld\n", check.0)
-            } else {
-                format!("[+]{} ok\n", check.0)
-            };
-            text += &line;
-        }
-        text += &format!("{endpoint} check {}\n", if bad { "failed" } else { "passed" });
-    } else {
-        text += "ok";
-    }
-    let code = if bad { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
-    text_response(code, "text/plain; charset=utf-8", text.into_bytes())
 }
 
 pub(crate) fn json_response(bytes: Vec<u8>) -> Response<Body> {

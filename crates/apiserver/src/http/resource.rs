@@ -5,6 +5,8 @@ use super::negotiate::{self, Accept, Offer, Shape};
 use super::{Body, Call, body, connect};
 use crate::handlers::Written;
 use crate::handlers::decode::{strictness, unrecognized};
+use crate::metrics::Events;
+use crate::metrics::requests::Key;
 use crate::served::Served;
 use crate::server::Server;
 use canopus_api::api::FieldValidation;
@@ -15,6 +17,7 @@ use futures::StreamExt;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) -> Result<Response<Body>> {
     let target = unpinned(&call);
@@ -51,7 +54,8 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
             }
             let watch = server.watch(&target, &options).await?;
             let watch = watch.take_until(server.closing.clone().cancelled_owned()).boxed();
-            Ok(view.watch(watch, server.surroundings.clone()))
+            let key = super::metric_key(&call.info, false, &call.headers);
+            Ok(view.watch(watch, server.surroundings.clone(), Running::new(server.clone(), key)))
         }
         "delete" | "deletecollection" => delete(server, &call, &target, &view, request).await,
         _ => write(server, &call, &target, &view, request).await,
@@ -63,6 +67,34 @@ fn of_itself(served: &Served, subresource: &str) -> bool {
     let info = served.info();
     subresource.is_empty()
         || info.subresource(subresource).is_some_and(|s| s.kind == (info.group, info.version, info.kind))
+}
+
+/// A long-running request, counted while it runs and when it ends, however it does.
+pub struct Running {
+    server: Arc<Server>,
+    key: Key,
+    since: Instant,
+}
+
+impl Running {
+    fn new(server: Arc<Server>, key: Key) -> Running {
+        server.metrics.requests.running(key.clone(), 1);
+        Running { server, key, since: Instant::now() }
+    }
+
+    /// Where it counts what it sends.
+    pub fn events(&self) -> Arc<Events> {
+        let Key { group, version, resource, .. } = &self.key;
+        self.server.metrics.events(&canopus_api::Gvr::new(group, version, resource))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let requests = &self.server.metrics.requests;
+        requests.running(self.key.clone(), -1);
+        requests.done(self.key.clone(), 200, self.since.elapsed(), None);
+    }
 }
 
 /// The options of a list or watch. The deprecated path of a watch may name one object.

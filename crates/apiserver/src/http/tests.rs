@@ -1,6 +1,7 @@
 //! Requests as bytes on a connection, to a server on a store in memory.
 
 mod lists;
+mod metrics;
 mod openapi;
 mod protobuf;
 

@@ -58,7 +58,7 @@ pub async fn server(store: Arc<dyn Store>, allowed: fn(&Attributes) -> bool) -> 
     server.gates.set(Gates {
         authenticators: Vec::new(),
         authorizer: Box::new(Rule(allowed)),
-        admission: Chain(Vec::new()),
+        admission: Chain::new(Vec::new()),
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(NodeProxy::new(Arc::new(tls))),
     });

@@ -1,0 +1,94 @@
+//! `/healthz`, `/livez`, `/readyz` with their checks, and what metrics say of them (`/metrics/slis`).
+
+use super::query::Query;
+use super::{Body, text_response};
+use crate::metrics::family::{Head, labels, sample};
+use crate::server::Server;
+use http::{Response, StatusCode};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+struct Check {
+    name: &'static str,
+    good: bool,
+}
+
+/// The checks of an endpoint. Only readiness depends on it that the server is about to stop, and a server that starts is
+/// alive.
+fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
+    let started = endpoint == "livez" || server.ready.load(Ordering::Acquire);
+    let mut checks = vec![
+        Check { name: "ping", good: true },
+        Check { name: "log", good: true },
+        Check { name: "etcd", good: true },
+        Check { name: "poststarthook/rbac/bootstrap-roles", good: started },
+    ];
+    if endpoint == "readyz" {
+        checks.push(Check { name: "shutdown", good: !server.closing.is_cancelled() });
+    }
+    for check in &checks {
+        let status = if check.good { "success" } else { "error" };
+        server.metrics.health_checks.add([check.name, status, endpoint], 1);
+    }
+    checks
+}
+
+/// `/readyz?verbose&exclude=etcd` and friends, in upstream's format.
+pub fn answer(server: &Server, endpoint: &str, rest: &[&str], query: &Query) -> Response<Body> {
+    let checks = checks(server, endpoint);
+    let say = |code, text: &str| text_response(code, TEXT, text.as_bytes().to_vec());
+    if !rest.is_empty() {
+        let name = rest.join("/");
+        return match checks.iter().find(|check| check.name == name) {
+            Some(check) if !check.good => {
+                say(StatusCode::INTERNAL_SERVER_ERROR, "internal server error: not finished\n")
+            }
+            Some(_) => say(StatusCode::OK, "ok"),
+            None => say(StatusCode::NOT_FOUND, "404 page not found\n"),
+        };
+    }
+    let asked = query.all("exclude");
+    let mut excluded: BTreeSet<&str> = asked.items().iter().map(canopus_api::Value::str).collect();
+    let (mut text, mut bad) = (String::new(), false);
+    for Check { name, good } in &checks {
+        if excluded.remove(name) {
+            text += &format!("[+]{name} excluded: ok\n");
+        } else if *good {
+            text += &format!("[+]{name} ok\n");
+        } else {
+            bad = true;
+            text += &format!("[-]{name} failed: reason withheld\n");
+        }
+    }
+    if !excluded.is_empty() {
+        let names: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        text += &format!("warn: some health checks cannot be excluded: no matches for {}\n", names.join(","));
+    }
+    text += &format!("{endpoint} check {}\n", if bad { "failed" } else { "passed" });
+    match (bad, query.has("verbose")) {
+        (true, _) => say(StatusCode::INTERNAL_SERVER_ERROR, &text),
+        (false, true) => say(StatusCode::OK, &text),
+        (false, false) => say(StatusCode::OK, "ok"),
+    }
+}
+
+/// `/metrics/slis` (KEP-3466).
+pub fn metrics(server: &Server) -> String {
+    let head = Head {
+        name: "kubernetes_healthcheck",
+        stability: "STABLE",
+        help: "This metric records the result of a single healthcheck.",
+    };
+    let mut out = String::new();
+    head.write("gauge", &mut out);
+    for endpoint in ["healthz", "livez", "readyz"] {
+        for check in checks(server, endpoint) {
+            let labels = labels(&["name", "type"], &[check.name, endpoint]);
+            sample(head.name, &labels, u8::from(check.good), &mut out);
+        }
+    }
+    server.metrics.health_checks.write(&mut out);
+    out
+}
