@@ -3,6 +3,7 @@
 
 mod api;
 mod cli;
+mod clients;
 mod kills;
 mod pods;
 mod reads;
@@ -25,6 +26,9 @@ const SIDE_BY_SIDE: usize = 6;
 type Story = (&'static str, fn(&Cluster));
 
 const STORIES: &[Story] = &[
+    ("helm", clients::helm),
+    ("kubectl of other versions", clients::other_kubectls),
+    ("the Python client", clients::python),
     ("a crash loop backs off", pods::crash_loop),
     ("rollouts: status, history, undo, restart, pause, resume", workloads::rollouts),
     ("a rolling update keeps to its bounds", workloads::rolling_within_bounds),
