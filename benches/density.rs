@@ -1,12 +1,16 @@
 //! `density`: a Deployment of 10,000 replicas on 5,000 simulated nodes, from its creation until the server has been told
 //! of every pod that it runs; every write durable. Then 30,000 more, to see whether the rate holds as the cluster
-//! fills. In one process, without a network; what is spent on whom is told by threads.
+//! fills. First in one process, without a network. Then nodes and client over HTTPS, each node with a certificate and a
+//! connection of its own, to a `canopus up` in a process of its own. Then in one process again, smaller, to tell by
+//! threads what is spent on whom.
 //!
 //! `CANOPUS_DENSITY=nodes,pods,more` measures another size.
 
 use anyhow::{Context, Result, ensure};
 use canopus_api::{Api, Gvr, ListOptions, Patch, Status, Target, Value, WriteOptions, value};
-use canopus_benches::{Report, progress, usage};
+use canopus_apiserver::pki::{self, Pki};
+use canopus_benches::{Bench, Report, progress, usage};
+use canopus_client::RemoteApi;
 use canopus_testkit::control_plane::{ControlPlane, Threads};
 use canopus_testkit::nodes::SimulatedNodes;
 use std::collections::BTreeMap;
@@ -91,12 +95,13 @@ fn by_thread() -> Result<BTreeMap<String, Duration>> {
 async fn wave(
     report: &Report,
     name: &str,
-    nodes: &SimulatedNodes,
+    cluster: &Measured<'_>,
     pods: usize,
     cause: impl Future<Output = Result<(), Status>>,
 ) -> Result<()> {
+    let nodes = cluster.nodes;
     let before = nodes.count();
-    let (cpu, threads, began) = (usage::own_cpu()?, by_thread()?, Instant::now());
+    let (cpu, server, threads, began) = (usage::own_cpu()?, cluster.server_cpu()?, by_thread()?, Instant::now());
     cause.await.map_err(failed)?;
     let all = async {
         let mut look = tokio::time::interval(Duration::from_secs(2));
@@ -111,7 +116,11 @@ async fn wave(
     let took = began.elapsed();
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / pods as f64;
     report.goal(&format!("{name}_pods"), pods as f64 / took.as_secs_f64(), "1/s", GOAL);
-    report.goal(&format!("{name}_cpu_per_pod"), each(usage::own_cpu()? - cpu), "us", 605.0);
+    let server = cluster.server_cpu()? - server;
+    report.goal(&format!("{name}_cpu_per_pod"), each(usage::own_cpu()? - cpu + server), "us", 605.0);
+    if !server.is_zero() {
+        report.figure(&format!("{name}_cpu_per_pod_server"), each(server), "us");
+    }
     for (thread, now) in by_thread()? {
         let spent = now.saturating_sub(threads.get(&thread).copied().unwrap_or_default());
         if each(spent) >= 1.0 {
@@ -121,24 +130,39 @@ async fn wave(
     Ok(())
 }
 
-async fn measure(report: &Report, size: &Size, plane: &ControlPlane, nodes: &SimulatedNodes) -> Result<()> {
-    let admin = plane.admin();
-    account(&admin).await;
-    usage::reset_peak(std::process::id())?;
+/// A cluster and how to see what it costs.
+struct Measured<'a> {
+    admin: Arc<dyn Api>,
+    nodes: &'a SimulatedNodes,
+    /// The server's process, if it has one of its own.
+    server: Option<u32>,
+}
+
+impl Measured<'_> {
+    fn server_cpu(&self) -> Result<Duration> {
+        self.server.map_or(Ok(Duration::ZERO), usage::cpu)
+    }
+}
+
+async fn measure(report: &Report, size: &Size, cluster: &Measured<'_>) -> Result<()> {
+    let admin = &cluster.admin;
+    account(admin).await;
+    let process = cluster.server.unwrap_or_else(std::process::id);
+    usage::reset_peak(process)?;
     let options = WriteOptions::default();
-    wave(report, "first", nodes, size.pods, async {
+    wave(report, "first", cluster, size.pods, async {
         admin.create(&deployments(""), deployment(size.pods), &options).await.map(|_| ())
     })
     .await?;
     if size.more > 0 {
-        wave(report, "more", nodes, size.more, async {
+        wave(report, "more", cluster, size.more, async {
             let replicas = i64::try_from(size.pods + size.more).unwrap_or(i64::MAX);
             let patch = Patch::Merge(value!({"spec": {"replicas": replicas}}));
             admin.patch(&deployments("web"), patch, &options).await.map(|_| ())
         })
         .await?;
     }
-    report.figure("peak", usage::peak(std::process::id()), "MB");
+    report.figure("peak", usage::peak(process), "MB");
     let pods = admin.list(&Target::new(&Gvr::new("", "v1", "pods"), "", ""), &ListOptions::default()).await;
     let pods = pods.map_err(failed)?.items;
     let running = pods.iter().filter(|p| p.facts.field("status.phase") == Some("Running")).count();
@@ -164,14 +188,40 @@ fn cluster(report: &Report, size: &Size, runtimes: [&Runtime; 4]) -> Result<()> 
         let nodes = SimulatedNodes::join(size.nodes, |name| std::future::ready(Ok(plane.node(&name)))).await;
         let nodes = nodes.map_err(failed)?;
         progress!("{} nodes joined in {:.1?}", size.nodes, began.elapsed());
-        measure(report, size, &plane, &nodes).await
+        measure(report, size, &Measured { admin: plane.admin(), nodes: &nodes, server: None }).await
     })
+}
+
+/// The same with the server in a process of its own and everybody else on the network.
+async fn over_https(report: &Report, size: &Size) -> Result<()> {
+    let mut bench = Bench::with(&["--cluster-cidr", "100.64.0.0/10"])?;
+    bench.launch();
+    let mut api = bench.ready().await?;
+    bench.usable(&mut api).await?;
+    let config = bench.kubeconfig()?;
+    let url = bench.url();
+    let admin: Arc<dyn Api> = Arc::new(RemoteApi::new(&url, config.tls()?, None, "kubectl"));
+    // The cluster's one real node is not to run any of it.
+    let node = Target::new(&Gvr::new("", "v1", "nodes"), "", canopus_benches::cluster::NODE);
+    let cordon = Patch::Merge(value!({"spec": {"unschedulable": true}}));
+    admin.patch(&node, cordon, &WriteOptions::default()).await.map_err(failed)?;
+    let pki = Pki::open(&bench.data_dir().join("pki"), canopus_client::now())?;
+    let door = |name: String| {
+        let identity = pki.node_client(&name).and_then(|identity| pki::client_config(pki.ca_pem(), Some(&identity)));
+        let api = identity.map(|tls| Arc::new(RemoteApi::new(&url, tls, None, "kubelet")) as Arc<dyn Api>);
+        std::future::ready(api.map_err(Status::internal))
+    };
+    let began = Instant::now();
+    let nodes = SimulatedNodes::join(size.nodes, door).await.map_err(failed)?;
+    progress!("{} nodes joined over HTTPS in {:.1?}", size.nodes, began.elapsed());
+    measure(report, size, &Measured { admin, nodes: &nodes, server: Some(bench.pid()?) }).await
 }
 
 fn main() -> Result<()> {
     let size = Size::chosen()?;
     let all = threads("all")?;
     cluster(&Report::new("density"), &size, [&all; 4])?;
+    all.block_on(over_https(&Report::of("density-https"), &size))?;
     all.shutdown_background();
     // Once more, smaller, to see who spends it.
     let part = Size { nodes: size.nodes / 2, pods: size.pods / 2, more: 0 };

@@ -41,6 +41,13 @@ impl Bench {
         Ok(Bench { cluster: Cluster::new(&binary()?) })
     }
 
+    /// The same, with these arguments for `canopus up`.
+    pub fn with(arguments: &[&str]) -> Result<Bench> {
+        let mut bench = Bench::new()?;
+        bench.cluster.arguments = arguments.iter().map(|a| (*a).to_string()).collect();
+        Ok(bench)
+    }
+
     /// The same with the server running and ready.
     pub async fn started() -> Result<Bench> {
         let mut bench = Bench::new()?;
@@ -78,12 +85,20 @@ impl Bench {
         self.cluster.log_tail()
     }
 
+    /// The administrator's credentials.
+    pub fn kubeconfig(&self) -> Result<kubeconfig::Config> {
+        Ok(kubeconfig::load(&self.data_dir().join("kubeconfig").to_string_lossy())?)
+    }
+
+    /// `https://…`, from outside the host.
+    pub fn url(&self) -> String {
+        format!("https://{}:{PORT}", self.cluster.host().ip())
+    }
+
     /// A new connection, as the cluster's administrator.
     pub async fn connect(&self) -> Result<Connection> {
-        let path = self.data_dir().join("kubeconfig");
-        let config = kubeconfig::load(&path.to_string_lossy())?;
         let ip: IpAddr = self.cluster.host().ip().parse()?;
-        Connection::open(&config, ip, PORT).await
+        Connection::open(&self.kubeconfig()?, ip, PORT).await
     }
 
     /// Waits until `/readyz` says ok, asking every few milliseconds.

@@ -15,6 +15,8 @@ pub struct Cluster {
     binary: PathBuf,
     dir: tempfile::TempDir,
     process: Option<Child>,
+    /// More for `canopus up`.
+    pub arguments: Vec<String>,
 }
 
 /// What a command printed and how it ended.
@@ -32,7 +34,7 @@ impl Cluster {
         // A copy: the file may be built anew while the test runs.
         let copy = dir.path().join("canopus");
         fs::copy(binary, &copy).unwrap_or_else(|e| panic!("failed to copy {}: {e}", binary.display()));
-        Cluster { host: Host::new(), binary: copy, dir, process: None }
+        Cluster { host: Host::new(), binary: copy, dir, process: None, arguments: Vec::new() }
     }
 
     /// Starts `binary up` and waits until the API server is ready.
@@ -81,7 +83,7 @@ impl Cluster {
         // Tests must run on a disk that is nearly full, too.
         command.args(["--eviction-hard", ""]);
         command.arg("--cgroup-root").arg(self.cgroup_root());
-        command.arg("--data-dir").arg(self.data_dir());
+        command.arg("--data-dir").arg(self.data_dir()).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         self.process = Some(command.spawn().expect("canopus starts"));
     }
