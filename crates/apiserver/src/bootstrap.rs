@@ -109,34 +109,6 @@ pub(crate) async fn publish(server: &Arc<Server>, addresses: &[IpAddr], port: u1
     }
 }
 
-/// How extension servers are to know who asks: `kube-system/extension-apiserver-authentication`, with the authorities of
-/// clients and of the front proxy in PEM (upstream `clusterauthenticationtrust`).
-pub async fn publish_authentication(server: &Arc<Server>, client_ca: &str, front_proxy_ca: &str) -> Result<()> {
-    let user = User::new("system:apiserver", &[MASTERS]);
-    let gvr = Gvr::new("", "v1", "configmaps");
-    let list = |names: &[&str]| canopus_api::json::to_string(&names.iter().copied().collect::<Value>());
-    let data = value!({
-        "client-ca-file": client_ca,
-        "requestheader-allowed-names": list(&[crate::pki::FRONT_PROXY_CLIENT]),
-        "requestheader-client-ca-file": front_proxy_ca,
-        "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),
-        "requestheader-group-headers": list(&["X-Remote-Group"]),
-        "requestheader-uid-headers": list(&["X-Remote-Uid"]),
-        "requestheader-username-headers": list(&["X-Remote-User"]),
-    });
-    let map = value!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}, "data": data,
-    });
-    let target = target(&gvr, &map);
-    match server.get(&target, None).await {
-        Ok(there) if there.value()["data"] == map["data"] => Ok(()),
-        Ok(_) => server.update(&user, &target, map, &options()).await.map(|_| ()),
-        Err(missing) if missing.is_not_found() => server.create(&user, &target, map, &options()).await.map(|_| ()),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

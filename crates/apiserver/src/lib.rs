@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod aggregator;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
@@ -12,6 +13,7 @@ pub mod catalog;
 pub mod compaction;
 pub mod crd;
 pub mod discovery;
+pub mod encryption;
 pub mod fresh;
 pub mod handlers;
 pub mod http;
@@ -23,6 +25,7 @@ pub mod notes;
 pub mod openapi;
 pub mod outgoing;
 pub mod pki;
+pub mod reload;
 pub mod request_info;
 mod reviews;
 pub mod served;
@@ -33,6 +36,7 @@ pub mod storage;
 pub mod surroundings;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod user;
 
 pub use local::LocalApi;

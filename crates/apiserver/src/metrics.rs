@@ -186,6 +186,9 @@ pub fn text(server: &Server) -> String {
     metrics.authentication_times.write(&mut out);
     metrics.authorizations.write(&mut out);
     metrics.authorization_times.write(&mut out);
+    if let Some(audit) = server.audit.get() {
+        audit.render(&mut out);
+    }
     metrics.storage.write(&mut out);
     write_counts_of(&metrics.storage, &mut out);
     metrics.storage_errors.write(&mut out);

@@ -1,8 +1,9 @@
 //! What is to be said about a request besides its answer: warnings for the client (RFC 7234, 299) and annotations for
 //! the audit log. Deep inside a request `warn` and `annotate` are enough; outside of one they do nothing.
 
+use crate::audit::Record;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 tokio::task_local! {
     static NOTES: Arc<Notes>;
@@ -16,6 +17,7 @@ const WARNINGS: usize = 100;
 pub struct Notes {
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<Vec<(String, String)>>,
+    record: OnceLock<Arc<Record>>,
 }
 
 impl Notes {
@@ -27,6 +29,11 @@ impl Notes {
     /// Takes the annotations, in the order they were made; keys are unique.
     pub fn take_annotations(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.annotations.lock())
+    }
+
+    /// What the audit log will say about this request, if it says anything.
+    pub fn record(&self) -> Option<&Arc<Record>> {
+        self.record.get()
     }
 
     fn warn(&self, text: &str) {
@@ -58,6 +65,16 @@ pub fn warn(text: &str) {
 /// Tells the audit log something about this request.
 pub fn annotate(key: &str, value: &str) {
     let _ = NOTES.try_with(|notes| notes.annotate(key, value));
+}
+
+/// Begins to record this request.
+pub fn begin_record(record: Arc<Record>) {
+    let _ = NOTES.try_with(|notes| notes.record.set(record));
+}
+
+/// Shows something to the record of this request, if it has one.
+pub fn record(show: impl FnOnce(&Record)) {
+    let _ = NOTES.try_with(|notes| notes.record.get().map(|record| show(record)));
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The cluster's own certificate authority and what it signs: created once, kept in a directory under kubeadm's names,
 //! renewed when close to expiry or when the names they must cover change. Keys are P-256 and readable by their owner only.
 
+use base64::Engine;
 use canopus_api::Time;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -303,6 +304,13 @@ fn leaf(wanted: &Wanted, now: Time) -> Result<CertificateParams> {
     params.use_authority_key_identifier_extension = true;
     lasting(&mut params, now, LIFETIME);
     Ok(params)
+}
+
+/// One PEM section (RFC 7468).
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 fn load_key(path: &Path, pem: &str) -> Result<KeyPair> {

@@ -28,15 +28,15 @@ impl Server {
         }
         let status = match served.info().plural {
             "selfsubjectreviews" => value!({"userInfo": user_info(user)}),
-            "selfsubjectaccessreviews" => self.decide(user, &body["spec"])?,
-            "subjectaccessreviews" => self.decide(&subject(&body["spec"]), &body["spec"])?,
+            "selfsubjectaccessreviews" => self.access(user, &body["spec"])?,
+            "subjectaccessreviews" => self.access(&subject(&body["spec"]), &body["spec"])?,
             "localsubjectaccessreviews" => {
                 if body["spec"]["resourceAttributes"]["namespace"].str() != target.namespace {
                     let message =
                         format!("spec.resourceAttributes.namespace must match namespace: {}", target.namespace);
                     return Err(Status::bad_request(message));
                 }
-                self.decide(&subject(&body["spec"]), &body["spec"])?
+                self.access(&subject(&body["spec"]), &body["spec"])?
             }
             "selfsubjectrulesreviews" => self.rules(user, &body["spec"])?,
             "tokenreviews" => self.token_review(&body["spec"])?,
@@ -48,7 +48,7 @@ impl Server {
         Ok(Written { object, created: true, warnings })
     }
 
-    fn decide(&self, user: &User, spec: &Value) -> Result<Value> {
+    fn access(&self, user: &User, spec: &Value) -> Result<Value> {
         let (resource, other) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
         let (fields, labels) =
             (Selected::fields(&resource["fieldSelector"]), Selected::labels(&resource["labelSelector"]));
@@ -102,20 +102,24 @@ impl Server {
 
     fn token_review(&self, spec: &Value) -> Result<Value> {
         let audiences: Vec<String> = spec["audiences"].items().iter().map(|a| a.str().to_string()).collect();
-        let mut why = String::new();
+        let mut why = Vec::new();
         for authenticator in &self.gates.get()?.authenticators {
             match authenticator.review(spec["token"].str(), &audiences) {
                 Ok(None) => {}
-                Ok(Some((user, good_for))) => {
+                Ok(Some((user, mut good_for))) => {
+                    if good_for.is_empty() {
+                        good_for = self.gates.get()?.tokens.audiences().to_vec();
+                    }
                     let good_for: Value = good_for.into_iter().collect();
                     return Ok(value!({"authenticated": true, "user": user_info(&user), "audiences": good_for}));
                 }
-                Err(error) => why = error.to_string(),
+                Err(error) => why.push(error.to_string()),
             }
         }
         let mut status = value!({"user": {}});
         if !why.is_empty() {
-            status.set("error", why);
+            let all = why.join(", ");
+            status.set("error", if why.len() > 1 { format!("[{all}]") } else { all });
         }
         Ok(status)
     }

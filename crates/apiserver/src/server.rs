@@ -17,7 +17,7 @@ use canopus_api::{Gvr, Object, Result, Status, Value};
 use canopus_store::{Change, Expect, Outcome, Store, Version, Write};
 use parking_lot::RwLock;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +67,10 @@ pub struct Server {
     pub settings: Settings,
     pub inflight: Inflight,
     pub metrics: crate::metrics::Metrics,
+    /// What is written down about requests; set at most once, before the first of them.
+    pub audit: OnceLock<Arc<crate::audit::Audit>>,
+    /// Who may come without a name.
+    pub anonymous: RwLock<Arc<crate::authn::Anonymous>>,
     /// For calling webhooks, extension servers and whom proxies lead to.
     pub outgoing: Outgoing,
     /// Group versions that others answer for.
@@ -143,6 +147,8 @@ impl Server {
             inflight: Inflight::new(&settings),
             settings,
             metrics: crate::metrics::Metrics::default(),
+            audit: OnceLock::new(),
+            anonymous: RwLock::default(),
             outgoing,
             aggregator: Aggregator::default(),
             closing: CancellationToken::new(),
@@ -159,16 +165,25 @@ impl Server {
         self.served(&Gvr::new(group, version, plural))?.cache().cloned()
     }
 
-    /// Refuses with upstream's 403 unless `user` may do this.
-    pub fn authorize(&self, attributes: &Attributes) -> Result<()> {
+    /// What the authorizers say.
+    pub fn decide(&self, attributes: &Attributes) -> Result<Decision> {
         let started = Instant::now();
-        let (result, decided) = match self.gates.get()?.authorizer.authorize(attributes) {
-            Decision::Allow(_) => ("allowed", Ok(())),
-            Decision::Deny(why) => ("denied", Err(forbidden(attributes, &why))),
-            Decision::NoOpinion(why) => ("no-opinion", Err(forbidden(attributes, &why))),
+        let decision = self.gates.get()?.authorizer.authorize(attributes);
+        let result = match &decision {
+            Decision::Allow(_) => "allowed",
+            Decision::Deny(_) => "denied",
+            Decision::NoOpinion(_) => "no-opinion",
         };
         self.metrics.authorized(result, started.elapsed());
-        decided
+        Ok(decision)
+    }
+
+    /// Refuses with upstream's 403 unless `user` may do this.
+    pub fn authorize(&self, attributes: &Attributes) -> Result<()> {
+        match self.decide(attributes)? {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(why) | Decision::NoOpinion(why) => Err(forbidden(attributes, &why)),
+        }
     }
 
     /// The object as the store has it now: linearizable.

@@ -1,7 +1,7 @@
 //! What unit tests share: a stopped clock, a fixed set of objects, a server with all its gatekeepers.
 
 use crate::admission::plugins::plugins;
-use crate::authn::certificates::ClientCertificates;
+use crate::authn::certificates::{Authority, ClientCertificates};
 use crate::authn::jwt::SigningKey;
 use crate::authn::tokens::{BoundObjects, ServiceAccountTokens};
 use crate::authz::changes::Changes;
@@ -14,12 +14,16 @@ use crate::settings::Settings;
 use crate::surroundings::{Surroundings, System};
 use bytes::Bytes;
 use canopus_api::{Object, Time, Value, View};
-use canopus_store::{Limits, memory::MemoryStore};
+use canopus_store::{Limits, Store, memory::MemoryStore};
 use http_body_util::{BodyExt, Full};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Unix seconds.
 pub struct At(pub i64);
@@ -78,22 +82,54 @@ impl Changes for Objects {
     }
 }
 
+/// Whom [`server`] believes about its clients.
+fn ca() -> &'static (String, Issuer<'static, KeyPair>) {
+    static CA: OnceLock<(String, Issuer<'static, KeyPair>)> = OnceLock::new();
+    CA.get_or_init(|| {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let der = params.self_signed(&key).unwrap().der().clone();
+        (pki::pem("CERTIFICATE", &der), Issuer::new(params, key))
+    })
+}
+
+pub fn ca_pem() -> String {
+    ca().0.clone()
+}
+
+/// The certificate of a client of [`server`].
+pub fn client_certificate(name: &str, group: &str) -> CertificateDer<'static> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.distinguished_name.push(DnType::OrganizationName, group);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.signed_by(&KeyPair::generate().unwrap(), &ca().1).unwrap().der().clone()
+}
+
 /// A server as `canopus up` has it, on a store in memory.
 pub async fn server() -> Arc<Server> {
     server_with(Settings::default()).await
 }
 
 pub async fn server_with(settings: Settings) -> Arc<Server> {
-    let store = Arc::new(MemoryStore::new(Limits::default()).unwrap());
+    server_on(Arc::new(MemoryStore::new(Limits::default()).unwrap()), settings).await
+}
+
+pub async fn server_on(store: Arc<dyn Store>, settings: Settings) -> Arc<Server> {
     let server = Server::start(store, Arc::new(System), settings).await.unwrap();
     let tls = Arc::new(pki::client_config("", None).unwrap());
-    let key = SigningKey::from_pem(&rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let key = SigningKey::from_pem(&KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let objects = BoundObjects::of(&server).unwrap();
     let clock = || server.surroundings.clone();
     let tokens = Arc::new(ServiceAccountTokens::new("https://issuer", vec![], key, clock(), objects));
     let rbac = Rbac::of(&server).unwrap();
     server.gates.set(Gates {
-        authenticators: vec![Arc::new(ClientCertificates::new(clock())), tokens.clone()],
+        authenticators: vec![
+            Arc::new(ClientCertificates::new(clock(), Authority::new(&ca_pem()).unwrap())),
+            tokens.clone(),
+        ],
         authorizer: Box::new(standard(&server, &rbac).unwrap()),
         admission: plugins(&server, &rbac).unwrap(),
         tokens,

@@ -25,6 +25,14 @@ impl User {
         Arc::new(User { name: name.into(), groups, ..User::default() })
     }
 
+    /// With `system:authenticated` among the groups, unless it or its opposite is (upstream `group.AuthenticatedGroupAdder`).
+    pub fn authenticated(mut self) -> User {
+        if self.name != ANONYMOUS && !self.in_group(AUTHENTICATED) && !self.in_group(UNAUTHENTICATED) {
+            self.groups.push(AUTHENTICATED.into());
+        }
+        self
+    }
+
     pub fn anonymous() -> Arc<User> {
         let groups = vec![UNAUTHENTICATED.into()];
         Arc::new(User { name: ANONYMOUS.into(), groups, ..User::default() })

@@ -16,8 +16,32 @@ pub struct Config {
     pub root_ca: String,
     /// Every resource that is stored, can be listed, watched and deleted.
     pub resources: Vec<ResourceInfo>,
+    /// Signs tokens of Secrets (`--service-account-private-key-file`); without it they get none.
+    pub token_signer: Option<Signer>,
     /// `10.244.0.0/16`: each node is given a /24 of it; "" leaves nodes alone.
     pub cluster_cidr: String,
+}
+
+/// Signs a token's claims; controllers have no keys.
+#[derive(Clone)]
+pub struct Signer(Arc<Sign>);
+
+type Sign = dyn Fn(&Value) -> Result<String, String> + Send + Sync;
+
+impl Signer {
+    pub fn new(sign: impl Fn(&Value) -> Result<String, String> + Send + Sync + 'static) -> Signer {
+        Signer(Arc::new(sign))
+    }
+
+    pub fn sign(&self, claims: &Value) -> Result<String, String> {
+        (self.0)(claims)
+    }
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signer")
+    }
 }
 
 /// A row of the table of resources that namespace deletion and garbage collection work through.
@@ -55,6 +79,11 @@ impl Context {
         let informer = self.informers.get(group, version, plural);
         self.used.lock().push(informer.clone());
         informer
+    }
+
+    /// The door of kube-controller-manager itself.
+    pub fn own_api(&self) -> Arc<dyn Api> {
+        self.informers.api().clone()
     }
 
     /// The door of a service account in kube-system.

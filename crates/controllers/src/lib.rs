@@ -16,8 +16,9 @@ mod replicaset;
 mod rootca;
 mod serviceaccount;
 mod tainteviction;
+mod tokens;
 
-pub use context::{Config, Context, ResourceInfo};
+pub use context::{Config, Context, ResourceInfo, Signer};
 
 use canopus_api::Api;
 use canopus_client::Informers;
@@ -42,6 +43,7 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     ("replicationcontroller-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICATION_CONTROLLER))),
     ("root-ca-certificate-publisher-controller", |c| Box::pin(rootca::run(c))),
     ("serviceaccount-controller", |c| Box::pin(serviceaccount::run(c))),
+    ("serviceaccount-token-controller", |c| Box::pin(tokens::run(c))),
     ("taint-eviction-controller", |c| Box::pin(tainteviction::run(c))),
 ];
 

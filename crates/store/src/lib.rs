@@ -48,6 +48,11 @@ pub trait Store: Send + Sync + 'static {
     /// the future. [`Error::Compacted`] if it is not newer than the compacted revision.
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error>;
 
+    /// Whether this key's value should be written again although it has not changed.
+    async fn stale(&self, _key: &str) -> Result<bool, Error> {
+        Ok(false)
+    }
+
     /// Forgets what was superseded or deleted at or before `up_to`; reads at `up_to` itself still work. A revision that
     /// is compacted already is no error.
     async fn compact(&self, up_to: Revision) -> Result<(), Error>;

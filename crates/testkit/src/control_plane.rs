@@ -51,6 +51,7 @@ impl ControlPlane {
             namespaced: s.info().namespaced,
         });
         let config = canopus_controllers::Config {
+            token_signer: None,
             root_ca: String::new(),
             resources: resources.collect(),
             cluster_cidr: cluster_cidr.into(),

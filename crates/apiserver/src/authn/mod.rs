@@ -1,17 +1,28 @@
 //! Authentication: who sent this request? (upstream `authenticator.Request`)
 
+pub mod bootstrap_tokens;
 pub mod certificates;
+mod front;
 pub mod jwt;
+pub mod legacy_tokens;
+pub mod request_header;
 pub mod tokens;
+pub mod trust;
+
+pub use front::{Anonymous, authenticate};
 
 use crate::user::User;
+use http::HeaderMap;
+use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 
 /// What a connection and its headers say about the sender.
 pub struct Credentials<'a> {
-    /// The DER of the client certificate that TLS has verified against the client CA.
-    pub client_certificate: Option<&'a [u8]>,
-    pub authorization: Option<&'a str>,
+    /// What the client has shown in the TLS handshake, its own certificate first: it has the key, but nobody has asked who vouches for it.
+    pub certificates: &'a [CertificateDer<'static>],
+    /// The bearer token.
+    pub token: Option<&'a str>,
+    pub headers: &'a HeaderMap,
 }
 
 pub trait Authenticator: Send + Sync + 'static {
@@ -19,10 +30,13 @@ pub trait Authenticator: Send + Sync + 'static {
     fn authenticate(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Unauthenticated>;
 
     /// Checks a bearer token alone, for TokenReview. `audiences` empty means the API server's own.
-    /// Answers the user and the audiences the token is good for.
+    /// Answers the user and the audiences the token is good for; no audiences means that it is good for any.
     fn review(&self, _token: &str, _audiences: &[String]) -> Result<Option<Reviewed>, Unauthenticated> {
         Ok(None)
     }
+
+    /// Removes what this authenticator reads from the headers, so that nobody behind takes it for the truth.
+    fn strip(&self, _headers: &mut HeaderMap) {}
 }
 
 /// A user, and the audiences the token is good for.

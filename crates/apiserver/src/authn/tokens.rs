@@ -1,16 +1,16 @@
 //! Service-account tokens, bound to their account and perhaps to a Pod, Secret or Node (KEP-1205): issued and checked.
 
 use super::certificates::CREDENTIAL_ID;
-use super::jwt::{self, SigningKey};
+use super::jwt::{self, PublicKey, SigningKey};
 use super::{Authenticator, Credentials, Unauthenticated};
 use crate::server::{Server, TokenClaims, TokenIssuer};
 use crate::surroundings::{Surroundings, uuid};
-use crate::user::{AUTHENTICATED, User};
+use crate::user::User;
 use canopus_api::{Object, Status, Time, Value, View, value};
 use compact_str::{CompactString, format_compact};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,11 @@ const REMEMBERED: usize = 4096;
 /// Whose token it is, and the audiences it is good for.
 type Checked = (Arc<User>, Vec<String>);
 
+/// The keys that tokens are verified with.
+pub type Keys = Arc<[PublicKey]>;
+
 /// The objects that tokens are bound to.
+#[derive(Clone)]
 pub struct BoundObjects {
     pub accounts: Arc<dyn View>,
     pub pods: Arc<dyn View>,
@@ -44,11 +48,13 @@ impl BoundObjects {
 }
 
 pub struct ServiceAccountTokens {
-    issuer: String,
+    /// The first signs; tokens of the others are taken as well.
+    issuers: Vec<String>,
     jwks_uri: String,
     /// The API server's own audiences.
     audiences: Vec<String>,
     key: SigningKey,
+    keys: Keys,
     clock: Arc<dyn Surroundings>,
     objects: BoundObjects,
     verified: Mutex<HashMap<[u8; 32], Arc<Value>>>,
@@ -66,9 +72,10 @@ impl ServiceAccountTokens {
         let audiences = if audiences.is_empty() { vec![issuer.to_string()] } else { audiences };
         let jwks_uri = format!("{}/openid/v1/jwks", issuer.trim_end_matches('/'));
         ServiceAccountTokens {
-            issuer: issuer.into(),
+            issuers: vec![issuer.into()],
             jwks_uri,
             audiences,
+            keys: [key.public().clone()].into(),
             key,
             clock,
             objects,
@@ -81,6 +88,32 @@ impl ServiceAccountTokens {
     pub fn published_at(mut self, address: &str) -> ServiceAccountTokens {
         self.jwks_uri = format!("https://{address}/openid/v1/jwks");
         self
+    }
+
+    /// Takes tokens of further issuers and keys as well, for as long as those are being replaced
+    /// (--service-account-issuer, --service-account-key-file).
+    pub fn accepting(mut self, issuers: &[String], keys: Vec<PublicKey>) -> ServiceAccountTokens {
+        for issuer in issuers {
+            if !self.issuers.contains(issuer) {
+                self.issuers.push(issuer.clone());
+            }
+        }
+        let mut all = self.keys.to_vec();
+        all.extend(keys.into_iter().filter(|key| key.id() != self.key.public().id()));
+        self.keys = all.into();
+        self
+    }
+
+    pub fn keys(&self) -> Keys {
+        self.keys.clone()
+    }
+
+    fn issuer(&self) -> &str {
+        self.issuers.first().map_or("", |issuer| issuer)
+    }
+
+    fn is_ours(&self, claims: &Value) -> bool {
+        self.issuers.iter().any(|issuer| issuer == claims["iss"].str())
     }
 
     /// None: not one of our tokens. Answers whose it is and the audiences of `wanted` it is good for.
@@ -123,13 +156,10 @@ impl ServiceAccountTokens {
             return Ok(Some(known.clone()));
         }
         match jwt::unverified_claims(token) {
-            Some(claims) if claims["iss"].str() == self.issuer => {}
+            Some(claims) if self.is_ours(&claims) => {}
             _ => return Ok(None),
         }
-        let claims = Arc::new(self.key.verify(token).map_err(|e| Unauthenticated(e.to_string()))?);
-        if claims["iss"].str() != self.issuer {
-            return Err(Unauthenticated(format!("token issuer {:?} is invalid", claims["iss"].str())));
-        }
+        let claims = Arc::new(jwt::verify(&self.keys, token).map_err(|e| Unauthenticated(e.to_string()))?);
         let mut verified = self.verified.lock();
         if verified.len() >= REMEMBERED {
             verified.clear();
@@ -206,28 +236,23 @@ fn user(claims: &Value) -> Arc<User> {
         add(&format_compact!("authentication.kubernetes.io/{kind}-name"), k8s[kind]["name"].str());
         add(&format_compact!("authentication.kubernetes.io/{kind}-uid"), k8s[kind]["uid"].str());
     }
-    Arc::new(User {
-        name: format_compact!("system:serviceaccount:{namespace}:{}", account["name"].str()),
-        uid: account["uid"].str().into(),
-        groups: vec![
-            "system:serviceaccounts".into(),
-            format_compact!("system:serviceaccounts:{namespace}"),
-            AUTHENTICATED.into(),
-        ],
-        extra,
-    })
+    Arc::new(service_account(namespace, account["name"].str(), account["uid"].str(), extra))
 }
 
-/// The token of an `Authorization: Bearer …` header.
-pub fn bearer<'a>(credentials: &Credentials<'a>) -> Option<&'a str> {
-    let (scheme, token) = credentials.authorization?.trim().split_once(' ')?;
-    let token = token.split(' ').next().unwrap_or("");
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+pub(super) fn service_account(
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    extra: Vec<(CompactString, Vec<CompactString>)>,
+) -> User {
+    let groups = vec!["system:serviceaccounts".into(), format_compact!("system:serviceaccounts:{namespace}")];
+    User { name: format_compact!("system:serviceaccount:{namespace}:{name}"), uid: uid.into(), groups, extra }
+        .authenticated()
 }
 
 impl Authenticator for ServiceAccountTokens {
     fn authenticate(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Unauthenticated> {
-        match bearer(credentials) {
+        match credentials.token {
             Some(token) => Ok(self.check(token, &[])?.map(|(user, _)| user)),
             None => Ok(None),
         }
@@ -244,17 +269,18 @@ impl TokenIssuer for ServiceAccountTokens {
     }
 
     fn jwks(&self) -> Value {
-        self.key.jwks()
+        value!({"keys": self.keys.iter().map(PublicKey::jwk).collect::<Value>()})
     }
 
     /// OpenID Connect Discovery 1.0.
     fn openid_configuration(&self) -> Value {
+        let algorithms: BTreeSet<&str> = self.keys.iter().map(PublicKey::algorithm).collect();
         value!({
-            "issuer": &self.issuer,
+            "issuer": self.issuer(),
             "jwks_uri": &self.jwks_uri,
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
+            "id_token_signing_alg_values_supported": algorithms.into_iter().collect::<Value>(),
         })
     }
 
@@ -275,7 +301,7 @@ impl TokenIssuer for ServiceAccountTokens {
             k8s.set("warnafter", after(warn_after));
         }
         let payload = value!({
-            "iss": &self.issuer,
+            "iss": self.issuer(),
             "sub": format!("system:serviceaccount:{}:{}", claims.namespace, claims.service_account),
             "aud": claims.audiences,
             "exp": after(claims.lifetime), "iat": now, "nbf": now,
@@ -299,7 +325,7 @@ impl StaticTokens {
 
 impl Authenticator for StaticTokens {
     fn authenticate(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Unauthenticated> {
-        Ok(bearer(credentials).and_then(|token| self.find(token)))
+        Ok(credentials.token.and_then(|token| self.find(token)))
     }
 
     fn review(&self, token: &str, audiences: &[String]) -> Result<Option<(Arc<User>, Vec<String>)>, Unauthenticated> {

@@ -32,8 +32,8 @@ fn a_bound_token_says_who_it_is() {
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let good = tokens(NOW, &key, [&[object("sa", "u1")], &[object("p", "u2")], &[], &[]]);
     let token = good.issue(claims()).unwrap();
-    let header = format!("bearer {token}");
-    let credentials = Credentials { client_certificate: None, authorization: Some(&header) };
+    let headers = http::HeaderMap::new();
+    let credentials = Credentials { certificates: &[], token: Some(&token), headers: &headers };
     let user = good.authenticate(&credentials).unwrap().unwrap();
     assert_eq!(user.name, "system:serviceaccount:ns:sa");
     assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]);
@@ -83,10 +83,24 @@ fn a_token_dies() {
 fn static_tokens() {
     let admin = User::new("admin", &["system:masters"]);
     let tokens = StaticTokens(vec![("secret".into(), admin.clone()), (String::new(), admin.clone())]);
-    for (header, known) in
-        [("Bearer secret", true), ("Bearer secret2", false), ("Bearer ", false), ("Basic secret", false)]
-    {
-        let credentials = Credentials { client_certificate: None, authorization: Some(header) };
-        assert_eq!(tokens.authenticate(&credentials).unwrap().is_some(), known, "{header}");
+    for (token, known) in [("secret", true), ("secret2", false), ("", false)] {
+        assert_eq!(tokens.find(token).is_some(), known, "{token}");
     }
+}
+
+#[test]
+fn keys_and_issuers_change() {
+    let (old, new) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let sa = [object("sa", "u1")];
+    let before = tokens(NOW, &old.serialize_pem(), [&sa, &[], &[], &[]]);
+    let unbound = TokenClaims { bound: None, node: None, ..claims() };
+    let token = before.issue(unbound.clone()).unwrap();
+    let after = || tokens(NOW, &new.serialize_pem(), [&sa, &[], &[], &[]]);
+    assert!(after().review(&token, &[]).is_err());
+    let public = PublicKey::all_from_pem(&old.public_key_pem()).unwrap();
+    let both = after().accepting(&["https://before".into()], public);
+    assert!(both.review(&token, &[]).unwrap().is_some());
+    assert!(both.review(&both.issue(unbound).unwrap(), &[]).unwrap().is_some());
+    assert_eq!(both.jwks()["keys"].items().len(), 2);
+    assert_eq!(both.openid_configuration()["issuer"].str(), "https://kubernetes.default.svc.cluster.local");
 }

@@ -7,6 +7,7 @@ use crate::authz::Attributes;
 use crate::fresh::Fresh;
 use crate::served::Served;
 use crate::server::{EVENT_TTL, Server};
+use crate::storage;
 use crate::surroundings::{name_suffix, uuid};
 use crate::user::User;
 use canopus_api::managed::{FieldManager, OneVersion, keep_times_if_unchanged};
@@ -489,7 +490,9 @@ impl Server {
             return Ok(Arc::new(object));
         }
         keep_times_if_unchanged(&before, &mut value);
-        if value == *before {
+        if value == *before
+            && !self.store.stale(&served.key(old.namespace(), old.name())).await.map_err(storage::status)?
+        {
             return Ok(old.clone());
         }
         self.put(served, value, Some((old, &before)), expect, dry_run).await

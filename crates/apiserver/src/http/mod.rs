@@ -12,6 +12,7 @@ mod impersonate;
 pub mod limits;
 pub(crate) mod negotiate;
 mod query;
+mod record;
 pub(crate) mod resource;
 pub mod serve;
 mod stream;
@@ -21,21 +22,30 @@ mod tests;
 pub use body::{Body, empty, full};
 pub(crate) use compress::accepted as takes_gzip;
 
-use crate::authn::Credentials;
-use crate::authz::Attributes;
+use crate::authz::{Attributes, Decision, forbidden};
 use crate::metrics::requests::Key;
 use crate::notes::{Notes, noting};
 use crate::request_info::{self, RequestInfo};
 use crate::server::{Server, TokenIssuer};
 use crate::user::User;
-use crate::{aggregator, discovery, metrics, openapi};
+use crate::{aggregator, audit, authn, discovery, metrics, notes, openapi};
 use canopus_api::{Result, Status, Value, json};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use rustls_pki_types::CertificateDer;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
+
+/// The other end of a connection.
+#[derive(Default)]
+pub struct Peer {
+    /// What it has shown in the TLS handshake.
+    pub certificates: Vec<CertificateDer<'static>>,
+    pub address: Option<IpAddr>,
+}
 
 /// One request with everything known about its sender.
 pub(crate) struct Call {
@@ -46,7 +56,7 @@ pub(crate) struct Call {
 }
 
 /// Answers one request. Never fails: errors become Status answers.
-pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     let path = query::decode(request.uri().path(), false);
     let raw_query = request.uri().query().unwrap_or("").to_string();
@@ -55,21 +65,29 @@ pub async fn handle(server: Arc<Server>, certificate: Option<Arc<[u8]>>, request
     info.select(query.field_selector().unwrap_or_default(), query.label_selector().unwrap_or_default());
     let headers = request.headers().clone();
     let dry_run = query.get("dryRun") == "All";
+    let id = record::id(&server, &headers);
     let notes = Arc::new(Notes::default());
     let answer = match limits::deadline(&info, &query, server.settings.request_timeout) {
         Err(status) => Err(status),
         Ok(deadline) => {
-            let work = admitted(server.clone(), certificate, info.clone(), query, request);
+            let work = admitted(server.clone(), peer, id.clone(), info.clone(), query, request);
             let work = noting(notes.clone(), work);
             in_time(tokio::spawn(work), deadline).await
         }
     };
+    let refused = answer.as_ref().err().cloned();
     let mut response = answer.unwrap_or_else(|status| negotiate::status(&headers, &status));
+    if let Ok(id) = http::HeaderValue::from_str(&id) {
+        response.headers_mut().insert(record::AUDIT_ID, id);
+    }
     resource::warn(&mut response, &notes.take_warnings());
     if info.is_resource && server.catalog.served(&info.target.gvr).is_some() {
         observed(&server, &info, dry_run, &headers, &response, started.elapsed());
     }
-    response
+    match notes.record() {
+        Some(record) => record::finish(record, &notes, limits::long_running(&info), response, refused.as_ref()).await,
+        None => response,
+    }
 }
 
 /// Waits for a request's task, a task of its own because neither a client that goes away nor a deadline may stop a
@@ -92,18 +110,31 @@ async fn in_time(task: JoinHandle<Result<Response<Body>>>, deadline: Option<Dura
 /// Who asks, and is there room?
 async fn admitted(
     server: Arc<Server>,
-    certificate: Option<Arc<[u8]>>,
+    peer: Arc<Peer>,
+    id: String,
     info: RequestInfo,
     query: query::Query,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>> {
+    let user = match authn::authenticate(&server, request.headers_mut(), &peer.certificates, &info.path) {
+        Ok(user) => user,
+        Err(refused) => {
+            record::unauthenticated(&server, &peer, &id, &info, &request);
+            return Err(refused);
+        }
+    };
+    let wanted = Attributes::of(&user, &info);
+    record::begin(&server, &peer, &id, &wanted, &request);
+    let impersonated = impersonate::resolve(&server, &wanted, request.headers())?;
+    impersonate::strip(request.headers_mut());
+    let user = match impersonated {
+        Some(acting) => {
+            notes::record(|record| record.impersonated(&acting.user, acting.constraint));
+            acting.user
+        }
+        None => user,
+    };
     let headers = request.headers().clone();
-    let started = Instant::now();
-    let found = authenticate(&server, &headers, certificate.as_deref());
-    let result = if found.is_ok() { "success" } else { "error" };
-    server.metrics.authenticated(result, found.as_ref().ok().map(|user| user.name.as_str()), started.elapsed());
-    let user = found?;
-    let user = impersonate::resolve(&server, &user, &headers)?;
     let _turn = server.inflight.enter(&info, &user).await?;
     answer(&server, Call { user, info, query, headers }, request).await
 }
@@ -160,30 +191,18 @@ fn observed(
     requests.done(key, code, took, hyper::body::Body::size_hint(response.body()).exact());
 }
 
-fn authenticate(server: &Server, headers: &HeaderMap, certificate: Option<&[u8]>) -> Result<Arc<User>> {
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let credentials = Credentials { client_certificate: certificate, authorization };
-    for authenticator in &server.gates.get()?.authenticators {
-        match authenticator.authenticate(&credentials) {
-            Ok(Some(user)) => return Ok(user),
-            Ok(None) => {}
-            Err(why) => {
-                tracing::debug!(%why, "authentication failed");
-                return Err(Status::unauthorized());
-            }
-        }
-    }
-    if authorization.is_some() {
-        return Err(Status::unauthorized());
-    }
-    Ok(User::anonymous())
-}
-
 async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) -> Result<Response<Body>> {
     if call.info.path.contains("/../") || call.info.path.ends_with("/..") {
         return Err(Status::no_such_resource());
     }
-    server.authorize(&Attributes::of(&call.user, &call.info))?;
+    let attributes = Attributes::of(&call.user, &call.info);
+    match server.decide(&attributes)? {
+        Decision::Allow(reason) => audit::decision(true, &reason),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+            audit::decision(false, &reason);
+            return Err(forbidden(&attributes, &reason));
+        }
+    }
     // The document of a group version is where the group version is.
     let subject = call.info.path.strip_prefix("/openapi/v3").unwrap_or(&call.info.path);
     if let Some(remote) = server.aggregator.remote(subject) {

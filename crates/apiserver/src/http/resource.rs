@@ -181,6 +181,7 @@ async fn write(
     if !problems.is_empty() && options_kind != "PatchOptions" && target.subresource.is_empty() {
         problems = with_unknown(view.served, &tree, problems, options.field_validation);
     }
+    crate::audit::request(&tree);
     let mut warnings = strictness(&gvk, &problems, options.field_validation)?;
     let user = &call.user;
     let mut done: Written = match call.info.verb.as_str() {

@@ -1,7 +1,7 @@
 //! Listening: TLS, HTTP/1.1 and HTTP/2 on one port.
 
 use super::gather::Gathered;
-use super::handle;
+use super::{Peer, handle};
 use crate::server::Server;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -62,22 +62,23 @@ async fn connection(
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
+    let address = stream.peer_addr().ok().map(|a| a.ip());
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
-    let certificate: Option<Arc<[u8]>> =
-        stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| Arc::from(c.as_ref()));
-    talk(server, certificate, stream, shutdown).await
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = Peer { certificates: shown.to_vec(), address };
+    talk(server, Arc::new(peer), stream, shutdown).await
 }
 
 /// HTTP on one connection, until the client or `shutdown` ends it.
 pub(super) async fn talk(
     server: Arc<Server>,
-    certificate: Option<Arc<[u8]>>,
+    peer: Arc<Peer>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let service = service_fn(move |request| {
-        let (server, certificate) = (server.clone(), certificate.clone());
-        async move { Ok::<_, Infallible>(handle(server, certificate, request).await) }
+        let (server, peer) = (server.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(handle(server, peer, request).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);

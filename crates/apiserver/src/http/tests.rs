@@ -5,17 +5,17 @@ mod metrics;
 mod openapi;
 mod protobuf;
 
+use super::Peer;
 use super::serve::talk;
 use crate::server::Server;
 use crate::settings::Settings;
-use crate::testing::server_with;
+use crate::testing::{client_certificate, server_with};
 use bytes::Bytes;
 use canopus_api::{Value, json};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::io::Read;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -44,16 +44,11 @@ impl Client {
     }
 
     async fn with(name: &str, group: &str, settings: Settings) -> Client {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.distinguished_name.push(DnType::OrganizationName, group);
-        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let certificate: Arc<[u8]> = Arc::from(certificate.der().as_ref());
+        let peer = Peer { certificates: vec![client_certificate(name, group)], address: None };
         let (near, far) = tokio::io::duplex(1 << 16);
         let server = server_with(settings).await;
         let kept = server.clone();
-        tokio::spawn(async move { talk(server, Some(certificate), far, CancellationToken::new()).await.unwrap() });
+        tokio::spawn(async move { talk(server, Arc::new(peer), far, CancellationToken::new()).await.unwrap() });
         let (requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
         tokio::spawn(connection);
         Client { requests, server: kept }

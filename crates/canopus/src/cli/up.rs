@@ -1,5 +1,6 @@
 //! `canopus up`: control plane and node in one process.
 
+use super::auth::{AuditArgs, AuthArgs};
 use super::{CGROUP_ROOT, DataDir};
 use anyhow::Result;
 use canopus_node::eviction::{self, Thresholds};
@@ -33,6 +34,10 @@ pub struct UpArgs {
     pub tls_san: Vec<String>,
     #[command(flatten)]
     pub etcd: EtcdArgs,
+    #[command(flatten)]
+    pub auth: AuthArgs,
+    #[command(flatten)]
+    pub audit: AuditArgs,
     /// Feature gates, as Kubernetes names them
     #[arg(long, value_name = "NAME=true|false,…", value_delimiter = ',', help_heading = "API server")]
     pub feature_gates: Vec<String>,

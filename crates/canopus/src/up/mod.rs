@@ -1,5 +1,7 @@
 //! `canopus up`: a control plane in one process. Builds everything, spawns it, waits, drains.
 
+mod audit;
+mod gatekeepers;
 mod host;
 mod identities;
 mod node;
@@ -12,15 +14,9 @@ pub use reset::reset;
 
 use anyhow::{Context, Result, anyhow};
 use canopus_api::gates;
-use canopus_apiserver::authn::certificates::ClientCertificates;
-use canopus_apiserver::authn::jwt::SigningKey;
-use canopus_apiserver::authn::tokens::{BoundObjects, ServiceAccountTokens};
-use canopus_apiserver::authz::{privileged, rbac::Rbac};
-use canopus_apiserver::node_proxy::NodeProxy;
-use canopus_apiserver::pki::{self, Pki};
-use canopus_apiserver::server::Gates;
+use canopus_apiserver::pki::Pki;
 use canopus_apiserver::surroundings::{Surroundings, System};
-use canopus_apiserver::{Server, Settings, admission, aggregator, bootstrap, compaction, http::serve, masters};
+use canopus_apiserver::{Server, Settings, aggregator, bootstrap, compaction, http::serve, masters};
 use canopus_client::kubeconfig;
 use canopus_store::Store;
 use canopus_store::etcd::{self, EtcdStore};
@@ -35,8 +31,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Who issues service-account tokens (upstream's --service-account-issuer).
-const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// How long components get to finish at the end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -84,7 +78,8 @@ async fn cluster(args: UpArgs) -> Result<()> {
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
     let (server, pki) = control_plane(&args, address, &tasks, &shutdown).await?;
-    tasks.spawn(controllers(&server, &args, pki.ca_pem().into(), &shutdown));
+    let signer = gatekeepers::legacy_signer(gatekeepers::signing_key(&pki, &args)?);
+    tasks.spawn(controllers(&server, &args, pki.ca_pem().into(), signer, &shutdown));
     tasks.spawn(scheduler(&server, &shutdown));
     let agent = node::start(&server, &pki, &args, &name, address, &tasks, &shutdown)?;
     let mut agent = tokio::spawn(agent);
@@ -145,6 +140,7 @@ async fn control_plane(
 ) -> Result<(Arc<Server>, Pki)> {
     let data = &args.data;
     let store = store(args).await.context("failed to open the store")?;
+    let store = audit::encrypted(store, args, tasks, shutdown)?;
     let server = Server::start(store, Arc::new(System), settings(args)?).await;
     let server = server.map_err(|e| anyhow!("failed to start the API server: {e}"))?;
 
@@ -152,16 +148,24 @@ async fn control_plane(
     let listener = TcpListener::bind(SocketAddr::new(args.bind_address, args.secure_port)).await;
     let listener =
         listener.with_context(|| format!("failed to listen on {}:{}", args.bind_address, args.secure_port))?;
-    let tls = serving_tls(&pki, args, address, server.service_ips.first())?;
-    gatekeepers(&server, &pki, SocketAddr::new(address, args.secure_port))?;
-    tasks.spawn(serve::serve(server.clone(), listener, tls, shutdown.clone()));
+    audit::setup(&server, args, shutdown)?;
+    let fronts = gatekeepers::setup(&server, &pki, args, address)?;
+    tasks.spawn(serve::serve(server.clone(), listener, fronts.tls()?, shutdown.clone()));
     bootstrap::run(&server, address, args.secure_port)
         .await
         .map_err(|e| anyhow!("failed to set up the cluster: {e}"))?;
-    aggregation(&server, &pki, &data.join("pki"), tasks, shutdown).await?;
+    aggregation(&server, &data.join("pki"), tasks, shutdown)?;
+    fronts.run(&server, tasks, shutdown).await?;
     tasks.spawn(compaction::run(server.clone(), shutdown.clone()));
     tasks.spawn(masters::run(server.clone(), address, args.secure_port, shutdown.clone()));
 
+    write_kubeconfig(args, &pki)?;
+    tracing::info!(port = args.secure_port, kubeconfig = %data.join("kubeconfig").display(), "the API server is ready");
+    Ok((server, pki))
+}
+
+/// The administrator's kubeconfig.
+fn write_kubeconfig(args: &UpArgs, pki: &Pki) -> Result<()> {
     let admin = pki.admin()?;
     let local = if args.bind_address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { args.bind_address };
     let config = kubeconfig::Config {
@@ -171,10 +175,8 @@ async fn control_plane(
         client_key: admin.key_pem.into(),
         ..kubeconfig::Config::default()
     };
-    let path = data.join("kubeconfig");
-    host::private_file(&path, config.to_yaml("canopus", "kubernetes-admin").as_bytes(), 0o600)?;
-    tracing::info!(port = args.secure_port, kubeconfig = %path.display(), "the API server is ready");
-    Ok((server, pki))
+    let path = args.data.join("kubeconfig");
+    host::private_file(&path, config.to_yaml("canopus", "kubernetes-admin").as_bytes(), 0o600)
 }
 
 async fn store(args: &UpArgs) -> Result<Arc<dyn Store>> {
@@ -195,17 +197,9 @@ async fn store(args: &UpArgs) -> Result<Arc<dyn Store>> {
 }
 
 /// Extension API servers: what they know us by, and who looks after them.
-async fn aggregation(
-    server: &Arc<Server>,
-    pki: &Pki,
-    dir: &Path,
-    tasks: &TaskTracker,
-    shutdown: &CancellationToken,
-) -> Result<()> {
+fn aggregation(server: &Arc<Server>, dir: &Path, tasks: &TaskTracker, shutdown: &CancellationToken) -> Result<()> {
     let front_proxy = Pki::open_front_proxy(dir, System.now()).context("failed to open the front-proxy authority")?;
     server.aggregator.identify(front_proxy.front_proxy_client()?);
-    let published = bootstrap::publish_authentication(server, pki.ca_pem(), front_proxy.ca_pem()).await;
-    published.map_err(|e| anyhow!("failed to set up the cluster: {e}"))?;
     tasks.spawn(aggregator::run(server.clone(), shutdown.clone()));
     Ok(())
 }
@@ -228,6 +222,7 @@ fn controllers(
     server: &Arc<Server>,
     args: &UpArgs,
     root_ca: String,
+    token_signer: canopus_controllers::Signer,
     shutdown: &CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
     let table = server.catalog.table();
@@ -239,6 +234,7 @@ fn controllers(
     });
     let config = canopus_controllers::Config {
         root_ca,
+        token_signer: Some(token_signer),
         resources: resources.collect(),
         cluster_cidr: args.cluster_cidr.clone(),
     };
@@ -252,42 +248,4 @@ fn scheduler(server: &Arc<Server>, shutdown: &CancellationToken) -> impl Future<
     let seed = u64::try_from(System.now().0).unwrap_or_default();
     let config = canopus_scheduler::Config { seed, ..canopus_scheduler::Config::default() };
     canopus_scheduler::run(config, identities::scheduler(server), shutdown.clone())
-}
-
-fn serving_tls(pki: &Pki, args: &UpArgs, address: IpAddr, service: Ipv4Addr) -> Result<Arc<rustls::ServerConfig>> {
-    let mut names = vec![format!("kubernetes.default.svc.{}", args.cluster_domain)];
-    let mut addresses = vec![address, IpAddr::V4(service)];
-    for extra in &args.tls_san {
-        match extra.parse() {
-            Ok(ip) => addresses.push(ip),
-            Err(_) => names.push(extra.clone()),
-        }
-    }
-    Ok(pki::server_config(&pki.api_server(&names, &addresses)?, pki.ca_pem())?)
-}
-
-/// Authentication, authorization and admission, over the server's own caches.
-fn gatekeepers(server: &Arc<Server>, pki: &Pki, address: SocketAddr) -> Result<()> {
-    let view = |plural: &str| server.cache("", "v1", plural);
-    let failed = |e: canopus_api::Status| anyhow!("failed to set up authorization: {e}");
-    let objects = BoundObjects {
-        accounts: view("serviceaccounts").map_err(failed)?,
-        pods: view("pods").map_err(failed)?,
-        secrets: view("secrets").map_err(failed)?,
-        nodes: view("nodes").map_err(failed)?,
-    };
-    let key =
-        SigningKey::from_pem(&pki.service_account_key()?).context("failed to read the service-account signing key")?;
-    let tokens = ServiceAccountTokens::new(ISSUER, Vec::new(), key, Arc::new(System), objects);
-    let tokens = Arc::new(tokens.published_at(&address.to_string()));
-    let rbac = Rbac::of(server).map_err(failed)?;
-    let kubelet_client = pki::client_config(pki.ca_pem(), Some(&pki.kubelet_client()?))?;
-    server.gates.set(Gates {
-        authenticators: vec![Arc::new(ClientCertificates::new(Arc::new(System))), tokens.clone()],
-        authorizer: Box::new(privileged::standard(server, &rbac).map_err(failed)?),
-        admission: admission::plugins::plugins(server, &rbac).map_err(failed)?,
-        tokens,
-        nodes: Arc::new(NodeProxy::new(Arc::new(kubelet_client))),
-    });
-    Ok(())
 }

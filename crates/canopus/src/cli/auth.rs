@@ -1,0 +1,99 @@
+//! Flags about who may do what, under upstream's names.
+
+use clap::Args;
+use std::path::PathBuf;
+
+/// Whom the API server believes, beside the cluster's own certificates and tokens.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Authentication")]
+pub struct AuthArgs {
+    /// Serving certificate to use in place of the cluster's own; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Key of the serving certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Further authorities of client certificates; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Authorities of proxies that name users in headers, beside the cluster's own; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of proxies that may name users
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "front-proxy-client")]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers with the user's name
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "X-Remote-User")]
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers with the user's UID
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "X-Remote-Uid")]
+    pub requestheader_uid_headers: Vec<String>,
+    /// Headers with the user's groups
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "X-Remote-Group")]
+    pub requestheader_group_headers: Vec<String>,
+    /// What headers with extra facts about the user begin with
+    #[arg(long, value_name = "PREFIX,…", value_delimiter = ',', default_value = "X-Remote-Extra-")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Whether requests without credentials are let through to authorization
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub anonymous_auth: bool,
+    /// Take tokens of Secrets of type bootstrap.kubernetes.io/token
+    #[arg(long)]
+    pub enable_bootstrap_token_auth: bool,
+    /// Whom service-account tokens are issued by; tokens of the second and further are taken, too
+    #[arg(
+        long,
+        value_name = "URL,…",
+        value_delimiter = ',',
+        default_value = "https://kubernetes.default.svc.cluster.local"
+    )]
+    pub service_account_issuer: Vec<String>,
+    /// Key that signs service-account tokens [default: the cluster's own]
+    #[arg(long, value_name = "FILE")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// Further keys that service-account tokens are verified with
+    #[arg(long, value_name = "FILE,…", value_delimiter = ',')]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Whom tokens must be meant for [default: the first issuer]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+    /// How what is in the store is encrypted (EncryptionConfiguration)
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Whether that file is read again when it changes
+    #[arg(long, requires = "encryption_provider_config")]
+    pub encryption_provider_config_automatic_reload: bool,
+}
+
+/// What is written down about requests.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Audit")]
+pub struct AuditArgs {
+    /// What is recorded about which requests (Policy of audit.k8s.io/v1); without it, nothing
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where the audit log goes; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days that old audit logs are kept; 0: for ever
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub audit_log_maxage: u64,
+    /// How many old audit logs are kept; 0: all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+    /// Megabytes from which on a new audit log is begun; 0: never
+    #[arg(long, value_name = "MB", default_value_t = 0)]
+    pub audit_log_maxsize: u64,
+    /// Whom audit events are sent to, as a kubeconfig
+    #[arg(long, value_name = "FILE")]
+    pub audit_webhook_config_file: Option<PathBuf>,
+    /// How many audit events wait to be sent at most
+    #[arg(long, value_name = "N", default_value_t = 10000)]
+    pub audit_webhook_batch_buffer_size: usize,
+    /// How many audit events are sent at once at most
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub audit_webhook_batch_max_size: usize,
+    /// Seconds that an audit event waits for others at most
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub audit_webhook_batch_max_wait: u64,
+}
