@@ -2,67 +2,124 @@
 //! (upstream `pkg/controller/garbagecollector`). The graph is the owner index of each resource's view.
 
 use crate::context::*;
+use crate::custom;
 use async_trait::async_trait;
 use canopus_api::api::{Propagation, split_api_version};
 use canopus_api::labels::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
-use canopus_api::{Api, DeleteOptions, Gvr, Object, Patch, Status, Target, Value, value};
+use canopus_api::{Api, DeleteOptions, Gvr, ListOptions, Object, Patch, Status, Target, Value, value};
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile};
 use compact_str::{CompactString, format_compact};
-use std::collections::HashMap;
+use parking_lot::RwLock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio_util::sync::DropGuard;
 
 struct Resource {
+    /// Tells work of different resources apart.
+    id: usize,
     info: ResourceInfo,
     view: Arc<Informer>,
+    /// Stops the view of a custom resource.
+    _stop: Option<DropGuard>,
+}
+
+/// The resources that are followed: custom ones come and go.
+#[derive(Default)]
+struct Graph {
+    resources: RwLock<Arc<Vec<Arc<Resource>>>>,
+    last_id: AtomicUsize,
+}
+
+impl Graph {
+    fn all(&self) -> Arc<Vec<Arc<Resource>>> {
+        self.resources.read().clone()
+    }
+
+    fn add(
+        self: &Arc<Graph>,
+        info: ResourceInfo,
+        view: Arc<Informer>,
+        stop: Option<DropGuard>,
+        queue: &Arc<Queue<Key>>,
+    ) {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed);
+        let resource = Arc::new(Resource { id, info, view, _stop: stop });
+        let mut all = self.resources.write();
+        let next = all.iter().cloned().chain([resource.clone()]).collect();
+        *all = Arc::new(next);
+        drop(all);
+        watch(self, &resource, queue);
+    }
+
+    fn remove(&self, wanted: impl Fn(&Resource) -> bool) {
+        let mut all = self.resources.write();
+        let next = all.iter().filter(|r| !wanted(r)).cloned().collect();
+        *all = Arc::new(next);
+    }
 }
 
 struct Collector {
     api: Arc<dyn Api>,
-    resources: Arc<Vec<Resource>>,
-    /// Resources by API group and kind, as ownerReferences name them.
-    kinds: HashMap<(CompactString, CompactString), usize>,
+    graph: Arc<Graph>,
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
     let collected = context.config.resources.iter().filter(|r| r.gvr.resource != "events");
-    let resources: Vec<Resource> = collected
-        .map(|info| {
-            let view = context.informer(&info.gvr.group, &info.gvr.version, &info.gvr.resource);
-            Resource { info: info.clone(), view }
-        })
-        .collect();
-    let resources = Arc::new(resources);
+    let graph = Arc::new(Graph::default());
     let queue = Arc::new(Queue::default());
-    for at in 0..resources.len() {
-        watch(&resources, at, &queue);
+    for info in collected {
+        let view = context.informer(&info.gvr.group, &info.gvr.version, &info.gvr.resource);
+        graph.add(info.clone(), view, None, &queue);
     }
-    let key = |(at, r): (usize, &Resource)| ((r.info.gvr.group.clone(), r.info.kind.clone()), at);
-    let kinds = resources.iter().enumerate().map(key).collect();
     let api = context.api("generic-garbage-collector");
-    context.work(queue, 10, Arc::new(Collector { api, resources, kinds })).await;
+    follow_definitions(&context, &api, &graph, &queue);
+    context.work(queue, 10, Arc::new(Collector { api, graph })).await;
+}
+
+/// Follows custom resources for as long as they are served.
+fn follow_definitions(context: &Context, api: &Arc<dyn Api>, graph: &Arc<Graph>, queue: &Arc<Queue<Key>>) {
+    let definitions = context.informer("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    let (graph, queue, api, shutdown) = (Arc::downgrade(graph), queue.clone(), api.clone(), context.shutdown.clone());
+    definitions.on_change(move |change| {
+        let Some(graph) = graph.upgrade() else { return };
+        let resource = |object: Option<&Arc<Object>>| object.and_then(|o| custom::resource(&o.value()));
+        let (old, new) = (resource(change.old), resource(change.new));
+        if old == new {
+            return;
+        }
+        if let Some(old) = old {
+            graph.remove(|r| r._stop.is_some() && r.info == old);
+        }
+        if let Some(new) = new {
+            let stop = shutdown.child_token();
+            let target = Target::new(&new.gvr, "", "");
+            let view = Informer::start(api.clone(), target, ListOptions::default(), stop.clone());
+            graph.add(new, view, Some(stop.drop_guard()), &queue);
+        }
+    });
 }
 
 /// Queues objects that have owners or are being deleted, and the dependents and owners of those that go.
-fn watch(resources: &Arc<Vec<Resource>>, at: usize, queue: &Arc<Queue<Key>>) {
-    // The list holds the views and the views their handlers: a weak reference lets both go.
-    let (all, queue) = (Arc::downgrade(resources), queue.clone());
-    resources[at].view.on_change(move |change| {
+fn watch(graph: &Arc<Graph>, resource: &Arc<Resource>, queue: &Arc<Queue<Key>>) {
+    // The graph holds the views and the views their handlers: a weak reference lets both go.
+    let (graph, queue, id) = (Arc::downgrade(graph), queue.clone(), resource.id);
+    resource.view.on_change(move |change| {
         let object = change.object();
         if change.new.is_some() {
             let owners_changed = change.old.is_none_or(|old| old.facts.owners != object.facts.owners);
             if object.facts.deleting || (!object.facts.owners.is_empty() && owners_changed) {
-                queue.add(work_key(at, object));
+                queue.add(work_key(id, object));
             }
         }
         let started = object.facts.deleting && change.old.is_some_and(|old| !old.facts.deleting);
-        let Some(all) = all.upgrade().filter(|_| change.new.is_none() || started) else {
+        let Some(all) = graph.upgrade().filter(|_| change.new.is_none() || started).map(|graph| graph.all()) else {
             return;
         };
-        for (dependent_at, resource) in all.iter().enumerate() {
+        for resource in all.iter() {
             for dependent in resource.view.owned_by(&object.facts.uid) {
-                queue.add(work_key(dependent_at, &dependent));
+                queue.add(work_key(resource.id, &dependent));
             }
         }
         if change.new.is_none() && !object.facts.owners.is_empty() {
@@ -72,15 +129,14 @@ fn watch(resources: &Arc<Vec<Resource>>, at: usize, queue: &Arc<Queue<Key>>) {
 }
 
 /// An owner in foreground deletion may have waited for just this dependent.
-fn queue_deleting_owners(all: &[Resource], object: &Object, queue: &Queue<Key>) {
+fn queue_deleting_owners(all: &[Arc<Resource>], object: &Object, queue: &Queue<Key>) {
     for reference in object.value()["metadata"]["ownerReferences"].items() {
         let (group, _) = split_api_version(reference["apiVersion"].str());
         let kind = reference["kind"].str();
-        let owner = all.iter().position(|r| r.info.gvr.group == group && r.info.kind == kind);
-        let Some(at) = owner else { continue };
-        let key = owner_key(&all[at].info, object.namespace(), reference["name"].str());
-        if let Some(owner) = all[at].view.by_key(&key).filter(|o| o.facts.deleting) {
-            queue.add(work_key(at, &owner));
+        let Some(resource) = all.iter().find(|r| r.info.gvr.group == group && r.info.kind == kind) else { continue };
+        let key = owner_key(&resource.info, object.namespace(), reference["name"].str());
+        if let Some(owner) = resource.view.by_key(&key).filter(|o| o.facts.deleting) {
+            queue.add(work_key(resource.id, &owner));
         }
     }
 }
@@ -143,7 +199,8 @@ impl Reconcile for Collector {
         let Some((at, key)) = key.split_once('|').and_then(|(at, key)| Some((at.parse::<usize>().ok()?, key))) else {
             return Ok(Outcome::Done);
         };
-        let Some(resource) = self.resources.get(at) else {
+        let all = self.graph.all();
+        let Some(resource) = all.iter().find(|r| r.id == at) else {
             return Ok(Outcome::Done);
         };
         let Some(object) = resource.view.by_key(key) else {
@@ -170,10 +227,13 @@ impl Reconcile for Collector {
 }
 
 impl Collector {
-    fn dependents(&self, object: &Object) -> Vec<(&Resource, Arc<Object>)> {
-        let of = |r| std::iter::repeat(r);
-        let owned = self.resources.iter().flat_map(|r| of(r).zip(r.view.owned_by(&object.facts.uid)));
-        owned.collect()
+    fn dependents(&self, object: &Object) -> Vec<(Arc<Resource>, Arc<Object>)> {
+        let all = self.graph.all();
+        let owned = |r: &Arc<Resource>| {
+            let r = r.clone();
+            r.view.owned_by(&object.facts.uid).into_iter().map(move |o| (r.clone(), o)).collect::<Vec<_>>()
+        };
+        all.iter().flat_map(owned).collect()
     }
 
     /// Looks every owner up, in the view first; an absence counts only when the server confirms it.
@@ -182,8 +242,9 @@ impl Collector {
         for reference in value["metadata"]["ownerReferences"].items() {
             let uid = CompactString::from(reference["uid"].str());
             let (group, _) = split_api_version(reference["apiVersion"].str());
-            let kind = (CompactString::from(group), CompactString::from(reference["kind"].str()));
-            let Some(owner) = self.kinds.get(&kind).map(|at| &self.resources[*at]) else {
+            let kind = reference["kind"].str();
+            let known = self.graph.all();
+            let Some(owner) = known.iter().find(|r| r.info.gvr.group == group && r.info.kind == kind) else {
                 // A kind we don't know is no reason to delete.
                 owners.solid += 1;
                 continue;
@@ -309,7 +370,7 @@ impl Collector {
             if !dependent.facts.deleting {
                 let owners = self.owners(&dependent, &value).await?;
                 let verdict = judge(owners, &value, !self.dependents(&dependent).is_empty());
-                self.carry_out(dependent_of, &dependent, verdict).await?;
+                self.carry_out(&dependent_of, &dependent, verdict).await?;
             }
         }
         // The disappearance of a dependent queues its owners again; this is for one that no longer names us.

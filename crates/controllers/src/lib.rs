@@ -4,6 +4,7 @@
 
 mod clusterrole;
 mod context;
+mod custom;
 mod deployment;
 mod endpointslice;
 mod garbage;

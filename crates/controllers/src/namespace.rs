@@ -2,8 +2,9 @@
 //! (upstream `pkg/controller/namespace`).
 
 use crate::context::*;
+use crate::custom;
 use async_trait::async_trait;
-use canopus_api::{Api, DeleteOptions, Gvr, ListOptions, Status, Target, Time, Value, api::Propagation, value};
+use canopus_api::{Api, DeleteOptions, Gvr, ListOptions, Status, Target, Time, Value, View, api::Propagation, value};
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile};
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ struct Namespaces {
     api: Arc<dyn Api>,
     namespaces: Arc<Informer>,
     resources: Vec<Gvr>,
+    /// What else there is.
+    definitions: Arc<Informer>,
 }
 
 /// What deleting the content came to.
@@ -44,7 +47,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     let namespaced = context.config.resources.iter().filter(|r| r.namespaced);
     let resources = in_order(namespaced.map(|r| r.gvr.clone()).collect());
     let gvr = Gvr::new("", "v1", "namespaces");
-    context.work(queue, 5, Arc::new(Namespaces { gvr, api, namespaces, resources })).await;
+    let definitions = context.informer("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    context.work(queue, 5, Arc::new(Namespaces { gvr, api, namespaces, resources, definitions })).await;
 }
 
 fn pods() -> Gvr {
@@ -77,7 +81,7 @@ impl Reconcile for Namespaces {
             return Ok(Outcome::Done);
         }
         let mut content = Content::default();
-        for gvr in &self.resources {
+        for gvr in &self.resources() {
             self.empty(key, gvr, &mut content).await;
             if *gvr == pods() && !content.left.is_empty() {
                 break;
@@ -97,6 +101,13 @@ impl Reconcile for Namespaces {
 }
 
 impl Namespaces {
+    /// Built-in resources and, before the Events that their end causes, custom ones.
+    fn resources(&self) -> Vec<Gvr> {
+        let definitions = self.definitions.list("");
+        let custom = definitions.iter().filter_map(|definition| custom::resource(&definition.value()));
+        in_order(self.resources.iter().cloned().chain(custom.filter(|r| r.namespaced).map(|r| r.gvr)).collect())
+    }
+
     /// Deletes one resource's objects and notes what is left of them.
     async fn empty(&self, namespace: &str, gvr: &Gvr, content: &mut Content) {
         let target = Target::new(gvr, namespace, "");
