@@ -6,6 +6,7 @@ mod clusterrole;
 mod context;
 mod custom;
 mod deployment;
+mod disruption;
 mod endpointslice;
 mod garbage;
 mod namespace;
@@ -13,7 +14,9 @@ mod nodeipam;
 mod nodelifecycle;
 mod podgc;
 mod pods;
+mod protection;
 mod replicaset;
+mod resourcequota;
 mod rootca;
 mod serviceaccount;
 mod tainteviction;
@@ -34,18 +37,23 @@ pub type Start = fn(Arc<Context>) -> BoxFuture<'static, ()>;
 pub const CONTROLLERS: &[(&str, Start)] = &[
     ("clusterrole-aggregation-controller", |c| Box::pin(clusterrole::run(c))),
     ("deployment-controller", |c| Box::pin(deployment::run(c))),
+    ("disruption-controller", |c| Box::pin(disruption::run(c))),
     ("endpointslice-controller", |c| Box::pin(endpointslice::run(c))),
     ("garbage-collector-controller", |c| Box::pin(garbage::run(c))),
     ("namespace-controller", |c| Box::pin(namespace::run(c))),
     ("node-ipam-controller", |c| Box::pin(nodeipam::run(c))),
     ("node-lifecycle-controller", |c| Box::pin(nodelifecycle::run(c))),
+    ("persistentvolume-protection-controller", |c| Box::pin(protection::run(c, &protection::VOLUMES))),
+    ("persistentvolumeclaim-protection-controller", |c| Box::pin(protection::run(c, &protection::CLAIMS))),
     ("pod-garbage-collector-controller", |c| Box::pin(podgc::run(c))),
     ("replicaset-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICA_SET))),
     ("replicationcontroller-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICATION_CONTROLLER))),
+    ("resourcequota-controller", |c| Box::pin(resourcequota::run(c))),
     ("root-ca-certificate-publisher-controller", |c| Box::pin(rootca::run(c))),
     ("serviceaccount-controller", |c| Box::pin(serviceaccount::run(c))),
     ("serviceaccount-token-controller", |c| Box::pin(tokens::run(c))),
     ("taint-eviction-controller", |c| Box::pin(tainteviction::run(c))),
+    ("volumeattributesclass-protection-controller", |c| Box::pin(protection::run(c, &protection::ATTRIBUTES))),
 ];
 
 /// Runs every controller until `shutdown`. `api` is kube-controller-manager's own door, for the views; `accounts` gives

@@ -21,6 +21,7 @@ pub mod metadata;
 pub mod networking;
 pub mod node;
 pub mod policy;
+pub mod quota;
 pub mod rbac;
 pub mod resource;
 pub mod scheduling;

@@ -9,7 +9,7 @@ const EDGES: &[(&str, Option<&[&str]>)] = &[
     ("client", Some(&["api"])),
     ("resources", Some(&["api", "schema"])),
     ("apiserver", Some(&["api", "client", "resources", "schema", "store"])),
-    ("controllers", Some(&["api", "client"])),
+    ("controllers", Some(&["api", "client", "resources"])),
     ("scheduler", Some(&["api", "client"])),
     ("net", Some(&["api", "client"])),
     ("images", Some(&["runtime"])),

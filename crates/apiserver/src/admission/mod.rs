@@ -2,6 +2,7 @@
 
 pub mod default_toleration_seconds;
 pub mod fresh;
+pub mod limit_ranger;
 pub mod matching;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
@@ -10,7 +11,9 @@ pub mod pod_topology_labels;
 pub mod priority;
 pub mod rbac_escalation;
 pub mod reinvocation;
+pub mod resource_quota;
 pub mod service_account;
+pub mod storage_object_in_use_protection;
 pub mod taint_nodes_by_condition;
 pub mod times;
 pub mod webhook;

@@ -2,12 +2,15 @@
 
 use super::default_toleration_seconds::DefaultTolerationSeconds;
 use super::fresh::Fresh;
+use super::limit_ranger::LimitRanger;
 use super::namespace_lifecycle::NamespaceLifecycle;
 use super::node_restriction::NodeRestriction;
 use super::pod_topology_labels::PodTopologyLabels;
 use super::priority::Priority;
 use super::rbac_escalation::RbacEscalation;
+use super::resource_quota::ResourceQuota;
 use super::service_account::ServiceAccount;
+use super::storage_object_in_use_protection::StorageObjectInUseProtection;
 use super::taint_nodes_by_condition::TaintNodesByCondition;
 use super::webhook::{MutatingWebhooks, ValidatingWebhooks};
 use super::{Chain, Plugin};
@@ -21,17 +24,20 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
     let core = |plural| Fresh::of(server, "", "v1", plural);
     let mut plugins: Vec<Box<dyn Plugin>> = vec![
         Box::new(NamespaceLifecycle::new(core("namespaces")?, server.surroundings.clone())),
+        Box::new(LimitRanger { ranges: server.cache("", "v1", "limitranges")? }),
         Box::new(ServiceAccount { accounts: core("serviceaccounts")?, dice: server.surroundings.clone() }),
         Box::new(NodeRestriction { pods: core("pods")?, nodes: core("nodes")? }),
         Box::new(TaintNodesByCondition),
         Box::new(Priority::new(server.cache("scheduling.k8s.io", "v1", "priorityclasses")?)),
         Box::new(DefaultTolerationSeconds),
+        Box::new(StorageObjectInUseProtection),
     ];
     if server.settings.features.enabled("PodTopologyLabelsAdmission") {
         plugins.push(Box::new(PodTopologyLabels { nodes: core("nodes")? }));
     }
     plugins.push(Box::new(MutatingWebhooks::new(server)?));
     plugins.push(Box::new(ValidatingWebhooks::new(server)?));
+    plugins.push(Box::new(ResourceQuota::new(server)?));
     // Upstream has this in the storage of roles and bindings, behind all plugins.
     plugins.push(Box::new(RbacEscalation { rbac: rbac.clone() }));
     Ok(Chain::new(plugins))

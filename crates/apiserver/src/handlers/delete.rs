@@ -61,6 +61,18 @@ impl Server {
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
         gates.admission.validate(&request).await?;
+        self.delete_admitted(served, old, options).await
+    }
+
+    /// Deletes what admission has let pass.
+    pub(super) async fn delete_admitted(
+        &self,
+        served: &Arc<Served>,
+        old: &Arc<Object>,
+        options: &DeleteOptions,
+    ) -> Result<Deleted> {
+        check_preconditions(served, old, options)?;
+        let before = old.value();
         match deletion::plan(&*served.resource, &before, options, self.surroundings.now()) {
             Plan::Pending => Ok(Deleted { object: old.clone(), gone: false }),
             Plan::Mark(marked) if marked == *before => Ok(Deleted { object: old.clone(), gone: false }),
@@ -72,7 +84,7 @@ impl Server {
                 let mut revision = old.revision;
                 if !options.dry_run {
                     let expect = Expect::Revision(old.revision);
-                    revision = self.commit(served, &target.namespace, &target.name, expect, Change::Delete).await?;
+                    revision = self.commit(served, old.namespace(), old.name(), expect, Change::Delete).await?;
                     self.release_deleted(served, &before).await;
                 }
                 let object = if last == *before {
@@ -102,8 +114,8 @@ impl Server {
             let change = Change::Put { value: bytes.clone(), facts: Some(fresh), ttl: None };
             self.commit(served, old.namespace(), old.name(), Expect::Revision(old.revision), change).await?
         };
-        let object = Object::from_bytes(bytes, facts, revision);
-        object.map(Arc::new).ok_or_else(|| Status::internal("encoded object has no metadata"))
+        let object = Object::from_bytes(bytes, facts, revision).map(Arc::new);
+        object.map(|object| served.present(object)).ok_or_else(|| Status::internal("encoded object has no metadata"))
     }
 
     /// Deletes everything in scope that `list` selects, and answers what that was; what is gone already is no error.
@@ -126,7 +138,7 @@ impl Server {
     }
 }
 
-fn check_preconditions(served: &Served, old: &Object, options: &DeleteOptions) -> Result<()> {
+pub(super) fn check_preconditions(served: &Served, old: &Object, options: &DeleteOptions) -> Result<()> {
     let (info, namespaces) = (served.info(), served.info().group.is_empty() && served.info().plural == "namespaces");
     // Upstream speaks of the kind here, but for namespaces.
     let about = Gvr::new(info.group, info.version, if namespaces { info.plural } else { info.kind });

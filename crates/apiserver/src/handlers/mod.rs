@@ -4,6 +4,7 @@ mod binding;
 pub mod decode;
 pub mod delete;
 mod deletion;
+mod eviction;
 pub mod read;
 pub mod subresources;
 mod token;

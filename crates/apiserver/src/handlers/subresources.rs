@@ -15,6 +15,7 @@ impl Server {
         match (served.info().plural, target.subresource.as_str()) {
             ("bindings", "") | ("pods", "binding") => self.bind(user, &served, target, body, options).await,
             (_, "") if !served.info().stored => self.review(user, &served, target, body, options),
+            ("pods", "eviction") => self.evict(user, &served, target, body, options).await,
             (_, "") => self.create(user, target, body, options).await,
             ("serviceaccounts", "token") => self.token(user, &served, target, body, options).await,
             _ => Err(Status::method_not_supported(&target.gvr, "create")),

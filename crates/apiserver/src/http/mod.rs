@@ -13,6 +13,7 @@ pub mod limits;
 pub(crate) mod negotiate;
 mod query;
 mod record;
+pub(crate) mod query;
 pub(crate) mod resource;
 pub mod serve;
 mod stream;

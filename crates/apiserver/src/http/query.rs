@@ -220,37 +220,7 @@ impl Query {
         } else {
             body
         };
-        if !sent["gracePeriodSeconds"].is_null() && sent["gracePeriodSeconds"].as_i64().is_none() {
-            return Err(Status::bad_request(
-                "json: cannot unmarshal into Go struct field DeleteOptions.gracePeriodSeconds of type int64",
-            ));
-        }
-        let root = Field::root(sent);
-        let mut errors = Errors::new();
-        let (policy, orphan) = (root.at("propagationPolicy"), sent["orphanDependents"].as_bool());
-        if policy.is_set() && orphan.is_some() {
-            errors.invalid(&policy, "orphanDependents and deletionPropagation cannot be both set");
-        }
-        let propagation_policy = match (policy.str(), orphan) {
-            ("Orphan", _) | ("", Some(true)) => Some(Propagation::Orphan),
-            ("Background", _) | ("", Some(false)) => Some(Propagation::Background),
-            ("Foreground", _) => Some(Propagation::Foreground),
-            ("", None) => None,
-            _ => {
-                errors.not_supported(&policy, &["Foreground", "Background", "Orphan", "nil"]);
-                None
-            }
-        };
-        let dry_run = dry_run(&root, &mut errors);
-        refuse("DeleteOptions", errors)?;
-        let text = |key: &str| Some(sent["preconditions"][key].str()).filter(|s| !s.is_empty()).map(Into::into);
-        Ok(DeleteOptions {
-            grace_period_seconds: sent["gracePeriodSeconds"].as_i64(),
-            propagation_policy,
-            uid: text("uid"),
-            resource_version: text("resourceVersion"),
-            dry_run,
-        })
+        delete_options_of(sent)
     }
 
     fn delete_options_tree(&self) -> Result<Value> {
@@ -285,6 +255,41 @@ fn dry_run(options: &Field, errors: &mut Errors) -> bool {
 /// Options that do not validate are refused as an object would be.
 fn refuse(kind: &str, errors: Errors) -> Result<()> {
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", kind), "", errors)) }
+}
+
+/// The options of a deletion, as an object says them.
+pub(crate) fn delete_options_of(sent: &Value) -> Result<DeleteOptions> {
+    if !sent["gracePeriodSeconds"].is_null() && sent["gracePeriodSeconds"].as_i64().is_none() {
+        return Err(Status::bad_request(
+            "json: cannot unmarshal into Go struct field DeleteOptions.gracePeriodSeconds of type int64",
+        ));
+    }
+    let root = Field::root(sent);
+    let mut errors = Errors::new();
+    let (policy, orphan) = (root.at("propagationPolicy"), sent["orphanDependents"].as_bool());
+    if policy.is_set() && orphan.is_some() {
+        errors.invalid(&policy, "orphanDependents and deletionPropagation cannot be both set");
+    }
+    let propagation_policy = match (policy.str(), orphan) {
+        ("Orphan", _) | ("", Some(true)) => Some(Propagation::Orphan),
+        ("Background", _) | ("", Some(false)) => Some(Propagation::Background),
+        ("Foreground", _) => Some(Propagation::Foreground),
+        ("", None) => None,
+        _ => {
+            errors.not_supported(&policy, &["Foreground", "Background", "Orphan", "nil"]);
+            None
+        }
+    };
+    let dry_run = dry_run(&root, &mut errors);
+    refuse("DeleteOptions", errors)?;
+    let text = |key: &str| Some(sent["preconditions"][key].str()).filter(|s| !s.is_empty()).map(Into::into);
+    Ok(DeleteOptions {
+        grace_period_seconds: sent["gracePeriodSeconds"].as_i64(),
+        propagation_policy,
+        uid: text("uid"),
+        resource_version: text("resourceVersion"),
+        dry_run,
+    })
 }
 
 #[cfg(test)]
