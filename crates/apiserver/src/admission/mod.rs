@@ -1,12 +1,15 @@
 //! Admission: plugins that change (admit) or refuse (validate) a write after authorization (upstream `admission.Interface`).
 
+pub mod default_storage_class;
 pub mod default_toleration_seconds;
 pub mod fresh;
 pub mod limit_ranger;
 pub mod matching;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
+pub mod persistent_volume_claim_resize;
 pub mod plugins;
+pub mod pod_resize_validator;
 pub mod pod_topology_labels;
 pub mod priority;
 pub mod rbac_escalation;

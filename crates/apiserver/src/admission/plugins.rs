@@ -1,10 +1,13 @@
 //! The plugins a cluster has, in upstream's order (`options.AllOrderedPlugins`).
 
+use super::default_storage_class::DefaultStorageClass;
 use super::default_toleration_seconds::DefaultTolerationSeconds;
 use super::fresh::Fresh;
 use super::limit_ranger::LimitRanger;
 use super::namespace_lifecycle::NamespaceLifecycle;
 use super::node_restriction::NodeRestriction;
+use super::persistent_volume_claim_resize::PersistentVolumeClaimResize;
+use super::pod_resize_validator::PodResizeValidator;
 use super::pod_topology_labels::PodTopologyLabels;
 use super::priority::Priority;
 use super::rbac_escalation::RbacEscalation;
@@ -30,11 +33,14 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
         Box::new(TaintNodesByCondition),
         Box::new(Priority::new(server.cache("scheduling.k8s.io", "v1", "priorityclasses")?)),
         Box::new(DefaultTolerationSeconds),
+        Box::new(DefaultStorageClass { classes: server.cache("storage.k8s.io", "v1", "storageclasses")? }),
         Box::new(StorageObjectInUseProtection),
+        Box::new(PersistentVolumeClaimResize { classes: server.cache("storage.k8s.io", "v1", "storageclasses")? }),
     ];
     if server.settings.features.enabled("PodTopologyLabelsAdmission") {
         plugins.push(Box::new(PodTopologyLabels { nodes: core("nodes")? }));
     }
+    plugins.push(Box::new(PodResizeValidator { nodes: core("nodes")? }));
     plugins.push(Box::new(MutatingWebhooks::new(server)?));
     plugins.push(Box::new(ValidatingWebhooks::new(server)?));
     plugins.push(Box::new(ResourceQuota::new(server)?));
