@@ -55,7 +55,8 @@ mod tests {
             Arc::new(Object::from_value(value!({"metadata": meta}), &[], 1))
         };
         let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
-        let all = vec![class("a", "true", old), class("c", "true", new), class("b", "true", new), class("d", "false", new)];
+        let all =
+            vec![class("a", "true", old), class("c", "true", new), class("b", "true", new), class("d", "false", new)];
         assert_eq!(default_of(all).unwrap().name(), "b");
         assert!(default_of(vec![class("d", "false", new)]).is_none());
     }

@@ -42,7 +42,8 @@ fn lacks(pod_spec: &Value, allocatable: &Value) -> Option<String> {
     let (requests, there) = (pod_requests(pod_spec), amounts(allocatable));
     let mut lacking = Vec::new();
     for (resource, shown) in [("cpu", Quantity::milli_value as fn(&Quantity) -> i64), ("memory", Quantity::value)] {
-        let amount = |list: &canopus_resources::core::pod::amounts::Amounts| list.get(resource).copied().unwrap_or_default();
+        let amount =
+            |list: &canopus_resources::core::pod::amounts::Amounts| list.get(resource).copied().unwrap_or_default();
         let (wanted, there) = (amount(&requests), amount(&there));
         if wanted > there {
             lacking.push(format!("{resource}, requested: {}, allocatable: {}", shown(&wanted), shown(&there)));
@@ -63,7 +64,9 @@ mod tests {
         assert_eq!(lacks(&pod("2", "1Gi"), &there), None);
         assert_eq!(
             lacks(&pod("2500m", "2Gi"), &there).as_deref(),
-            Some("node didn't have enough allocatable resources: cpu, requested: 2500, allocatable: 2000; memory, requested: 2147483648, allocatable: 1073741824")
+            Some(
+                "node didn't have enough allocatable resources: cpu, requested: 2500, allocatable: 2000; memory, requested: 2147483648, allocatable: 1073741824"
+            )
         );
     }
 }
