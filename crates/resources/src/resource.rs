@@ -304,6 +304,11 @@ pub trait Resource: Sync + Send {
         crate::apps::workload::to_scale(object)
     }
 
+    /// The steps to the wanted count of replicas.
+    fn scale_path(&self) -> Vec<String> {
+        vec!["spec".into(), "replicas".into()]
+    }
+
     /// Sets the wanted count of replicas.
     fn apply_scale(&self, object: &mut Value, scale: &Value) {
         crate::apps::workload::apply_scale(object, scale);

@@ -580,7 +580,7 @@ fn validate_new(served: &Served, object: &Value) -> Result<()> {
     finish_validation(served, object, errors)
 }
 
-fn validate_changed(served: &Served, new: &Value, old: &Value, cx: &Context) -> Result<()> {
+pub(super) fn validate_changed(served: &Served, new: &Value, old: &Value, cx: &Context) -> Result<()> {
     let mut errors = Errors::new();
     let root = Field::root(new);
     let meta = root.at("metadata");
@@ -600,7 +600,7 @@ fn finish_validation(served: &Served, object: &Value, errors: Errors) -> Result<
 }
 
 /// Clients cannot change what the server says about an object; what they leave out stays.
-fn keep_server_metadata(body: &mut Value, old: &Value) {
+pub(super) fn keep_server_metadata(body: &mut Value, old: &Value) {
     let old = &old["metadata"];
     let meta = body.obj_mut("metadata");
     for name in ["creationTimestamp", "uid", "namespace", "generation", "resourceVersion"] {

@@ -202,6 +202,11 @@ impl Resource for CustomResource {
         self.scale.as_ref().map_or(Value::Null, |paths| paths.to_scale(object))
     }
 
+    fn scale_path(&self) -> Vec<String> {
+        let steps = self.scale.as_ref().map(|paths| paths.spec_steps());
+        steps.unwrap_or_default().into_iter().map(String::from).collect()
+    }
+
     fn apply_scale(&self, object: &mut Value, scale: &Value) {
         if let Some(paths) = &self.scale {
             paths.apply(object, scale);
