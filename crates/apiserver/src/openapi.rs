@@ -8,14 +8,18 @@ pub mod v2;
 
 use crate::catalog::{Table, Version};
 use crate::http::resource::RETURNED;
-use crate::http::{Body, empty, json_response};
+use crate::http::{Body, empty, full, json_response, takes_gzip};
 use canopus_api::{Map, Result, Status, Value, json, value};
 use canopus_resources::InfoOf;
 use canopus_schema::TypeId;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use parking_lot::Mutex;
 use sha2::Digest;
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 /// The documents that were asked for, by path, each with its hash. Documents are large and rarely asked for: each is made
@@ -27,7 +31,7 @@ pub struct OpenApi {
 }
 
 /// Its hash and its bytes.
-type Document = (String, Arc<Vec<u8>>);
+type Document = (String, Arc<[u8]>);
 
 /// The path of a group version's document under `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
 fn path_of(group: &str, version: &str) -> String {
@@ -57,7 +61,12 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        json_response(table.openapi().document(&path, &current, || Described::of(group, version).v3()).to_vec())
+        let document = table.openapi().document(&path, &current, || pack(&Described::of(group, version).v3()));
+        let unpacked = document.and_then(|packed| unpacked(headers, &packed));
+        let mut response = unpacked.map_err(Status::internal)?;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        response
     };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
@@ -70,6 +79,26 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
     Ok(response)
 }
 
+/// Documents are kept compressed, as most clients take them.
+fn pack(document: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    out.write_all(document)?;
+    out.finish()
+}
+
+/// A document for a client that takes gzip or does not.
+fn unpacked(headers: &HeaderMap, packed: &[u8]) -> io::Result<Response<Body>> {
+    if takes_gzip(headers) {
+        let mut response = Response::new(full(packed.to_vec()));
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        return Ok(response);
+    }
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed).read_to_end(&mut bytes)?;
+    Ok(Response::new(full(bytes)))
+}
+
 /// The version of the API that the documents are about.
 const VERSION: &str = "v1.36.2";
 
@@ -77,17 +106,17 @@ const VERSION: &str = "v1.36.2";
 const REMEMBERED: usize = 256;
 
 impl OpenApi {
-    fn document(&self, path: &str, hash: &str, make: impl FnOnce() -> Vec<u8>) -> Arc<Vec<u8>> {
+    fn document(&self, path: &str, hash: &str, make: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Arc<[u8]>> {
         if let Some((_, bytes)) = self.made.lock().get(path).filter(|(made, _)| made == hash) {
-            return bytes.clone();
+            return Ok(bytes.clone());
         }
-        let bytes = Arc::new(make());
+        let bytes: Arc<[u8]> = make()?.into();
         let mut made = self.made.lock();
         if made.len() >= REMEMBERED {
             made.clear();
         }
         made.insert(path.to_string(), (hash.to_string(), bytes.clone()));
-        bytes
+        Ok(bytes)
     }
 }
 

@@ -3,15 +3,14 @@
 
 use super::{gnostic, render};
 use crate::catalog::Table;
-use crate::http::{Body, empty, full};
+use crate::http::{Body, empty};
 use canopus_api::{Map, Value, json, value};
 use flate2::Compression;
-use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 const JSON: &str = "application/json";
@@ -79,16 +78,7 @@ fn document(table: &Table, headers: &HeaderMap, kind: &'static str) -> io::Resul
             PROTOBUF => messages(table),
             _ => text(table),
         })?;
-        if crate::http::takes_gzip(headers) {
-            let mut response = Response::new(full(packed.to_vec()));
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-            response
-        } else {
-            let mut bytes = Vec::new();
-            GzDecoder::new(&*packed).read_to_end(&mut bytes)?;
-            Response::new(full(bytes))
-        }
+        super::unpacked(headers, &packed)?
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -153,7 +143,7 @@ pub fn security() -> (Value, Value) {
 }
 
 fn text(table: &Table) -> io::Result<Vec<u8>> {
-    let out = std::cell::RefCell::new(GzEncoder::new(Vec::new(), Compression::default()));
+    let out = std::cell::RefCell::new(GzEncoder::new(Vec::new(), Compression::fast()));
     let entry = |first: &mut bool, name: &str, value: &Value| {
         let mut line = if std::mem::take(first) { Vec::new() } else { vec![b','] };
         json::write(&name.into(), &mut line);
@@ -194,7 +184,7 @@ fn messages(table: &Table) -> io::Result<Vec<u8>> {
             Ok(())
         },
     )?;
-    let mut out = GzEncoder::new(Vec::new(), Compression::default());
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
     out.write_all(&gnostic::head("Kubernetes", super::VERSION))?;
     for (number, part) in [(8, paths), (9, definitions)] {
         out.write_all(&gnostic::part(number, part.len()))?;
