@@ -187,7 +187,10 @@ impl Keeper {
                 cache
             }
         };
-        let served = versions.iter().zip(strategies).filter(|(v, _)| v["served"].bool()).map(|(_, strategy)| {
+        // Nobody calls conversion webhooks yet, and without them other versions than the stored one would be wrong.
+        let converted = value["spec"]["conversion"]["strategy"].str() != "Webhook";
+        let wanted = |version: &Value| version["served"].bool() && (converted || version["storage"].bool());
+        let served = versions.iter().zip(strategies).filter(|(v, _)| wanted(v)).map(|(_, strategy)| {
             Arc::new(Served::custom(strategy, stored.clone(), prefix.clone(), cache.clone(), fingerprint.clone()))
         });
         let served: Vec<Arc<Served>> = served.collect();

@@ -213,6 +213,21 @@ async fn versions_are_views_of_the_same_objects() {
 }
 
 #[tokio::test]
+async fn without_conversion_only_the_stored_version_is_served() {
+    let (_, api) = cluster().await;
+    let mut body = definition(value!([version("v1", true), version("v2", false)]));
+    let client = value!({"url": "https://example.com/convert"});
+    body.set_path(
+        &["spec", "conversion"],
+        value!({"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}}),
+    );
+    define(&api, body).await;
+    api.create(&crontab("a"), object("a", value!({"cronSpec": "* * * * *"})), &manager("m")).await.unwrap();
+    let v2 = Target::new(&Gvr::new(GROUP, "v2", "crontabs"), "default", "a");
+    assert_eq!(api.get(&v2).await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
 async fn a_schema_that_changes_is_ratcheted() {
     let (_, api) = cluster().await;
     define(&api, definition(value!([version("v1", true)]))).await;

@@ -349,6 +349,24 @@ fn api_approval(object: &Field, old: Option<&Value>, errors: &mut Errors) {
     errors.add(Error { kind, field: path, value, detail: message });
 }
 
+/// What a definition says that this server does not do: whoever writes it is told.
+pub fn left_out(object: &Value) -> Vec<&'static str> {
+    let mut out = Vec::new();
+    if object["spec"]["conversion"]["strategy"].str() == "Webhook" {
+        out.push("conversion webhooks are not called: only the storage version is served");
+    }
+    let mut rules = false;
+    for version in object["spec"]["versions"].items() {
+        schema::each(&version["schema"]["openAPIV3Schema"], &mut |schema| {
+            rules |= !schema["x-kubernetes-validations"].items().is_empty();
+        });
+    }
+    if rules {
+        out.push("x-kubernetes-validations are not evaluated");
+    }
+    out
+}
+
 /// The formats in a definition's schemas that nobody checks.
 pub fn unrecognized_formats(object: &Value) -> Vec<String> {
     let mut found = Vec::new();
