@@ -61,6 +61,9 @@ fn roots() -> Roots {
         certificates::v1: CertificateSigningRequest;
         flowcontrol::v1: FlowSchema PriorityLevelConfiguration;
         resource::v1: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
+        networking::v1beta1: IPAddress ServiceCIDR;
+        resource::v1beta2: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
+        storage::v1beta1: VolumeAttributesClass;
     );
     roots!(roots, false,
         core::v1: Binding;

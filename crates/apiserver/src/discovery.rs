@@ -258,12 +258,18 @@ pub fn root_paths(table: &Table) -> Value {
 }
 
 #[cfg(test)]
+#[path = "discovery/ga_tests.rs"]
+mod ga_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn every_resource_is_discoverable_both_ways() {
-        let server = crate::testing::server().await;
+        let runtime_config = crate::runtime_config::RuntimeConfig::parse(["api/all=true"]).unwrap();
+        let settings = crate::Settings { runtime_config, ..Default::default() };
+        let server = crate::testing::server_with(settings).await;
         let table = server.catalog.table();
         let text = json::to_string(&aggregated(&table.groups(), true, "v2"))
             + &json::to_string(&aggregated(&table.groups(), false, "v2"));

@@ -28,6 +28,7 @@ pub mod pki;
 pub mod reload;
 pub mod request_info;
 mod reviews;
+pub mod runtime_config;
 pub mod served;
 pub mod server;
 pub mod service_ips;

@@ -1,8 +1,10 @@
 //! One resource as it is served, whether it is built in or comes from a CustomResourceDefinition.
 
 use crate::cache::Cache;
+use canopus_api::gates::Gates;
 use canopus_api::schema::{Schema, Structural};
 use canopus_api::{ListOptions, Object, Result, Status, Value};
+use canopus_resources::gated::Disabled;
 use canopus_resources::{InfoOf, Resource};
 use canopus_schema::TypeId;
 use parking_lot::Mutex;
@@ -52,6 +54,8 @@ pub struct Served {
     pub terminating: AtomicBool,
     /// Tells definitions of the same name apart; "" for what only changes with the program.
     pub fingerprint: String,
+    /// Its fields whose features are off.
+    pub disabled: Disabled,
     presented: Presented,
 }
 
@@ -88,6 +92,7 @@ impl Served {
         stored_as: &'static dyn Resource,
         prefix: String,
         cache: Option<Arc<Cache>>,
+        features: &Gates,
     ) -> Result<Served> {
         let info = resource.info();
         let table = canopus_schema::kind(info.group, info.version, info.kind);
@@ -101,6 +106,7 @@ impl Served {
             gone: CancellationToken::new(),
             terminating: AtomicBool::new(false),
             fingerprint: String::new(),
+            disabled: Disabled::of(info.group, info.plural, |gate| features.enabled(gate)),
             presented: Presented::default(),
         })
     }
@@ -122,6 +128,7 @@ impl Served {
             gone: CancellationToken::new(),
             terminating: AtomicBool::new(false),
             fingerprint,
+            disabled: Disabled::default(),
             presented: Presented::default(),
         }
     }

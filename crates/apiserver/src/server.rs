@@ -62,6 +62,8 @@ pub struct Server {
     pub surroundings: Arc<dyn Surroundings>,
     /// What is served: changes as definitions come and go.
     pub catalog: Catalog,
+    /// What there is to serve, be it served or not.
+    built_in: HashMap<Gvr, Arc<Served>>,
     pub gates: Gatekeepers,
     pub service_ips: ServiceIps,
     pub settings: Settings,
@@ -112,7 +114,7 @@ impl Server {
         surroundings: Arc<dyn Surroundings>,
         settings: Settings,
     ) -> Result<Arc<Server>> {
-        let mut members = Members::default();
+        let (mut members, mut built_in) = (Members::default(), HashMap::new());
         let mut caches: HashMap<String, Arc<Cache>> = HashMap::new();
         for resource in canopus_resources::ALL {
             let info = resource.info();
@@ -127,12 +129,14 @@ impl Server {
                     Some(cache)
                 }
             };
-            let served = Served::built_in(*resource, stored_as, prefix, cache)?;
-            members.served.insert(info.gvr(), Arc::new(served));
+            let served = Arc::new(Served::built_in(*resource, stored_as, prefix, cache, &settings.features)?);
+            built_in.insert(info.gvr(), served.clone());
+            if settings.runtime_config.serves(info) {
+                members.served.insert(info.gvr(), served);
+            }
         }
         let cache = |group, version, plural| {
-            let found =
-                members.served.get(&Gvr::new(group, version, plural)).and_then(|s: &Arc<Served>| s.cache.clone());
+            let found = built_in.get(&Gvr::new(group, version, plural)).and_then(|s: &Arc<Served>| s.cache.clone());
             found.ok_or_else(Status::no_such_resource)
         };
         let outgoing = Outgoing::new(cache("", "v1", "services")?, cache("discovery.k8s.io", "v1", "endpointslices")?);
@@ -142,6 +146,7 @@ impl Server {
             store,
             surroundings,
             catalog: Catalog::new(members),
+            built_in,
             gates: Gatekeepers::default(),
             service_ips,
             inflight: Inflight::new(&settings),
@@ -160,9 +165,13 @@ impl Server {
         self.catalog.served(gvr).ok_or_else(Status::no_such_resource)
     }
 
-    /// The cache of a built-in resource, for gatekeepers.
+    /// The cache of a built-in resource, for gatekeepers: also of one that is not served.
     pub fn cache(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Cache>> {
-        self.served(&Gvr::new(group, version, plural))?.cache().cloned()
+        let gvr = Gvr::new(group, version, plural);
+        match self.built_in.get(&gvr) {
+            Some(built_in) => built_in.cache().cloned(),
+            None => self.served(&gvr)?.cache().cloned(),
+        }
     }
 
     /// What the authorizers say.

@@ -1,5 +1,7 @@
 //! What the operator decides about the server; the defaults are upstream's.
 
+use crate::admission::pod_security;
+use crate::runtime_config::RuntimeConfig;
 use canopus_api::gates::Gates;
 use std::time::Duration;
 
@@ -8,6 +10,10 @@ pub struct Settings {
     /// Where Services' addresses come from (--service-cluster-ip-range).
     pub service_cidr: String,
     pub features: Gates,
+    /// Which versions and resources are served (--runtime-config).
+    pub runtime_config: RuntimeConfig,
+    /// What pods may, where no namespace says so, and who is exempt from what namespaces say.
+    pub pod_security: pod_security::Configuration,
     /// How long a request may take that is not long-running (--request-timeout).
     pub request_timeout: Duration,
     /// A watch without timeoutSeconds ends after one to two times this (--min-request-timeout).
@@ -23,6 +29,8 @@ impl Default for Settings {
         Settings {
             service_cidr: "10.96.0.0/16".into(),
             features: Gates::default(),
+            runtime_config: RuntimeConfig::default(),
+            pod_security: pod_security::Configuration::default(),
             request_timeout: Duration::from_secs(60),
             min_request_timeout: Duration::from_secs(1800),
             max_requests_inflight: 400,

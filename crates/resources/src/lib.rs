@@ -16,7 +16,10 @@ pub mod coordination;
 pub mod core;
 pub mod custom;
 pub mod discovery;
+pub mod dra;
+pub mod earlier;
 pub mod events;
+pub mod gated;
 pub mod metadata;
 pub mod networking;
 pub mod node;
@@ -77,15 +80,33 @@ pub static ALL: &[&dyn Resource] = &[
     &events::event::Event,
     &networking::ingressclass::IngressClass,
     &networking::ingress::Ingress,
+    &networking::ipaddress::IPAddress,
     &networking::networkpolicy::NetworkPolicy,
+    &networking::servicecidr::ServiceCIDR,
+    &earlier::IP_ADDRESS,
+    &earlier::SERVICE_CIDR,
     &node::runtimeclass::RuntimeClass,
     &policy::poddisruptionbudget::PodDisruptionBudget,
     &rbac::clusterrolebinding::ClusterRoleBinding,
     &rbac::clusterrole::ClusterRole,
     &rbac::rolebinding::RoleBinding,
     &rbac::role::Role,
+    &dra::deviceclass::DeviceClass,
+    &dra::resourceclaim::ResourceClaim,
+    &dra::resourceclaimtemplate::ResourceClaimTemplate,
+    &dra::resourceslice::ResourceSlice,
+    &earlier::DEVICE_CLASS,
+    &earlier::RESOURCE_CLAIM,
+    &earlier::RESOURCE_CLAIM_TEMPLATE,
+    &earlier::RESOURCE_SLICE,
     &scheduling::priorityclass::PriorityClass,
+    &storage::csidriver::CSIDriver,
+    &storage::csinode::CSINode,
+    &storage::csistoragecapacity::CSIStorageCapacity,
     &storage::storageclass::StorageClass,
+    &storage::volumeattachment::VolumeAttachment,
+    &storage::volumeattributesclass::VolumeAttributesClass,
+    &earlier::VOLUME_ATTRIBUTES_CLASS,
 ];
 
 /// The built-in resource of this group, version and plural name.

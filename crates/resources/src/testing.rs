@@ -53,8 +53,31 @@ fn samples() -> Vec<Value> {
     let port = value!({"port": "web", "endPort": 2, "protocol": "TCP"});
     let peer = value!({"podSelector": {"matchLabels": {"a": "b"}}, "ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/9"]}});
     let backend = value!({"service": {"name": "s", "port": {"number": 1}}, "resource": {"kind": "K", "name": "n"}});
+    let claim = value!({"devices": {"requests": [{"name": "a", "exactly": {"deviceClassName": "c", "tolerations": [{"operator": "Exists"}]}},
+        {"name": "b", "firstAvailable": [{"name": "c", "deviceClassName": "c"}]}], "constraints": [{"requests": ["a"], "matchAttribute": "a/b"}],
+        "config": [{"requests": ["b/c"], "opaque": {"driver": "d", "parameters": {}}}]}});
+    let device = value!({"request": "a", "driver": "d", "pool": "p", "device": "x", "shareID": "s", "bindingConditions": ["a"], "bindingFailureConditions": ["b"],
+        "conditions": [{"type": "T"}], "data": {"a": 1}, "networkData": {"interfaceName": "e", "ips": ["10.0.0.1/8"]}});
     let conditions = value!([{"type": "Approved", "status": "True"}, {"type": "Denied"}]);
     vec![
+        value!({"kind": "DeviceClass", "spec": {"selectors": [{"cel": {"expression": "x"}}], "config": [{"opaque": {"driver": "d", "parameters": {"a": 1}}}]}}),
+        value!({"kind": "ResourceClaim", "spec": (&claim), "status": {"allocation": {"devices": {"results": [(&device)], "config": [{"source": "FromClaim"}]},
+            "nodeSelector": {"nodeSelectorTerms": [{}]}}, "reservedFor": [{"uid": "u"}], "devices": [device]}}),
+        value!({"kind": "ResourceClaimTemplate", "spec": {"metadata": {"labels": {"a": "b"}}, "spec": claim}}),
+        value!({"kind": "ResourceSlice", "spec": {"driver": "d", "nodeName": "n", "pool": {"name": "p", "resourceSliceCount": 1, "generation": 1},
+            "sharedCounters": [{"name": "c", "counters": {"a": {"value": "1"}}}], "devices": [{"name": "d", "allNodes": true, "attributes": {"a": {"string": "b"},
+            "v": {"versions": ["1.0.0"]}}, "capacity": {"m": {"value": "1", "requestPolicy": {"default": "1", "validValues": ["1"], "validRange": {"min": "1", "max": "2", "step": "1"}}}},
+            "allowMultipleAllocations": true, "taints": [{"key": "k", "effect": "None"}], "consumesCounters": [{"counterSet": "c", "counters": {"a": {"value": "1"}}}],
+            "nodeAllocatableResourceMappings": {"cpu": {"capacityKey": "m", "allocationMultiplier": "2"}}}]}}),
+        value!({"kind": "CSIDriver", "spec": {"tokenRequests": [{"audience": "a", "expirationSeconds": 1}], "volumeLifecycleModes": ["Ephemeral"]}}),
+        value!({"kind": "CSINode", "spec": {"drivers": [{"name": "a", "nodeID": "b", "topologyKeys": ["k"], "allocatable": {"count": 1}}]}}),
+        value!({"kind": "CSIStorageCapacity", "storageClassName": "a", "capacity": "1", "nodeTopology": {"matchLabels": {"a": "b"},
+            "matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}}),
+        value!({"kind": "VolumeAttachment", "spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "p",
+            "inlineVolumeSpec": {"csi": {"driver": "d"}}}}, "status": {"attached": true, "attachError": {"message": "m", "errorCode": 1}}}),
+        value!({"kind": "VolumeAttributesClass", "driverName": "a.b", "parameters": {"a": "b"}}),
+        value!({"kind": "IPAddress", "spec": {"parentRef": {"group": "g", "resource": "r", "namespace": "n", "name": "m"}}}),
+        value!({"kind": "ServiceCIDR", "spec": {"cidrs": ["10.0.0.0/8", "fd00::/64"]}, "status": {"conditions": [{"type": "Ready"}]}}),
         value!({"kind": "StorageClass", "provisioner": "p", "parameters": {"a": "b"}, "allowedTopologies": [
             {"matchLabelExpressions": [{"key": "k", "values": ["v"]}]}]}),
         value!({"kind": "Ingress", "spec": {"ingressClassName": "c", "defaultBackend": backend, "tls": [{"hosts": ["*.a"], "secretName": "s"}],

@@ -1,5 +1,7 @@
 //! Admission: plugins that change (admit) or refuse (validate) a write after authorization (upstream `admission.Interface`).
 
+pub mod config;
+pub mod default_ingress_class;
 pub mod default_storage_class;
 pub mod default_toleration_seconds;
 pub mod fresh;
@@ -10,11 +12,13 @@ pub mod node_restriction;
 pub mod persistent_volume_claim_resize;
 pub mod plugins;
 pub mod pod_resize_validator;
+pub mod pod_security;
 pub mod pod_topology_labels;
 pub mod priority;
 pub mod rbac_escalation;
 pub mod reinvocation;
 pub mod resource_quota;
+pub mod runtime_class;
 pub mod service_account;
 pub mod storage_object_in_use_protection;
 pub mod taint_nodes_by_condition;

@@ -1,5 +1,6 @@
 //! The plugins a cluster has, in upstream's order (`options.AllOrderedPlugins`).
 
+use super::default_ingress_class::DefaultIngressClass;
 use super::default_storage_class::DefaultStorageClass;
 use super::default_toleration_seconds::DefaultTolerationSeconds;
 use super::fresh::Fresh;
@@ -8,10 +9,12 @@ use super::namespace_lifecycle::NamespaceLifecycle;
 use super::node_restriction::NodeRestriction;
 use super::persistent_volume_claim_resize::PersistentVolumeClaimResize;
 use super::pod_resize_validator::PodResizeValidator;
+use super::pod_security::PodSecurity;
 use super::pod_topology_labels::PodTopologyLabels;
 use super::priority::Priority;
 use super::rbac_escalation::RbacEscalation;
 use super::resource_quota::ResourceQuota;
+use super::runtime_class::RuntimeClass;
 use super::service_account::ServiceAccount;
 use super::storage_object_in_use_protection::StorageObjectInUseProtection;
 use super::taint_nodes_by_condition::TaintNodesByCondition;
@@ -31,11 +34,18 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
         Box::new(ServiceAccount { accounts: core("serviceaccounts")?, dice: server.surroundings.clone() }),
         Box::new(NodeRestriction { pods: core("pods")?, nodes: core("nodes")? }),
         Box::new(TaintNodesByCondition),
+        Box::new(PodSecurity {
+            config: server.settings.pod_security.clone(),
+            namespaces: core("namespaces")?,
+            pods: server.cache("", "v1", "pods")?,
+        }),
         Box::new(Priority::new(server.cache("scheduling.k8s.io", "v1", "priorityclasses")?)),
         Box::new(DefaultTolerationSeconds),
         Box::new(DefaultStorageClass { classes: server.cache("storage.k8s.io", "v1", "storageclasses")? }),
         Box::new(StorageObjectInUseProtection),
         Box::new(PersistentVolumeClaimResize { classes: server.cache("storage.k8s.io", "v1", "storageclasses")? }),
+        Box::new(RuntimeClass { classes: Fresh::of(server, "node.k8s.io", "v1", "runtimeclasses")? }),
+        Box::new(DefaultIngressClass { classes: server.cache("networking.k8s.io", "v1", "ingressclasses")? }),
     ];
     if server.settings.features.enabled("PodTopologyLabelsAdmission") {
         plugins.push(Box::new(PodTopologyLabels { nodes: core("nodes")? }));

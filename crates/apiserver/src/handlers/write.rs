@@ -107,6 +107,7 @@ impl Server {
         request.name = &name;
         served.resource.default(&mut request.object);
         let cx = Context { now, subresource: "", user: &user.name, requester: user.requester() };
+        served.disabled.drop(&mut request.object, &Value::Null);
         served.resource.prepare_create(&mut request.object, &cx);
         let reserved = self.reserve(served, &mut request.object, None, options.dry_run).await?;
         let finish = async {
@@ -416,6 +417,7 @@ impl Server {
         gates.admission.admit(&mut request).await?;
         default(served, Some(&before), &mut request.object);
         let cx = Context { now, subresource: &target.subresource, user: &user.name, requester: user.requester() };
+        served.disabled.drop(&mut request.object, &before);
         served.resource.prepare_update(&mut request.object, &before, &cx);
         let raises = served.info().generation && target.subresource != "status";
         if raises && served.resource.raises_generation(&request.object, &before) {

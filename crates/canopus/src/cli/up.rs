@@ -41,6 +41,12 @@ pub struct UpArgs {
     /// Feature gates, as Kubernetes names them
     #[arg(long, value_name = "NAME=true|false,…", value_delimiter = ',', help_heading = "API server")]
     pub feature_gates: Vec<String>,
+    /// API versions and resources to serve or not: group/version[/resource], api/all, api/ga, api/beta, api/alpha
+    #[arg(long, value_name = "KEY=true|false,…", value_delimiter = ',', help_heading = "API server")]
+    pub runtime_config: Vec<String>,
+    /// File with the configuration of admission (AdmissionConfiguration): PodSecurity's defaults and exemptions
+    #[arg(long, value_name = "FILE", help_heading = "API server")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Seconds that a request may take which is not long-running
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..), help_heading = "API server")]
     pub request_timeout: u64,

@@ -13,10 +13,11 @@ use crate::cli::UpArgs;
 pub use reset::reset;
 
 use anyhow::{Context, Result, anyhow};
-use canopus_api::gates;
+use canopus_api::{Value, gates};
 use canopus_apiserver::pki::Pki;
+use canopus_apiserver::runtime_config::RuntimeConfig;
 use canopus_apiserver::surroundings::{Surroundings, System};
-use canopus_apiserver::{Server, Settings, aggregator, bootstrap, compaction, http::serve, masters};
+use canopus_apiserver::{Server, Settings, admission, aggregator, bootstrap, compaction, http::serve, masters};
 use canopus_client::kubeconfig;
 use canopus_store::Store;
 use canopus_store::etcd::{self, EtcdStore};
@@ -207,14 +208,33 @@ fn aggregation(server: &Arc<Server>, dir: &Path, tasks: &TaskTracker, shutdown: 
 fn settings(args: &UpArgs) -> Result<Settings> {
     let features =
         gates::Gates::parse(&args.feature_gates.join(",")).context("failed to understand --feature-gates")?;
+    let runtime_config = RuntimeConfig::parse(args.runtime_config.iter().map(String::as_str))
+        .context("failed to understand --runtime-config")?;
+    let pod_security = match &args.admission_control_config_file {
+        Some(path) => pod_security(path).context("failed to understand --admission-control-config-file")?,
+        None => Default::default(),
+    };
     Ok(Settings {
         service_cidr: args.service_cluster_ip_range.clone(),
         features,
+        runtime_config,
         request_timeout: Duration::from_secs(args.request_timeout),
         min_request_timeout: Duration::from_secs(args.min_request_timeout),
         max_requests_inflight: args.max_requests_inflight,
         max_mutating_requests_inflight: args.max_mutating_requests_inflight,
+        pod_security,
     })
+}
+
+fn pod_security(path: &Path) -> Result<admission::pod_security::Configuration> {
+    let read = |path: &Path| -> Result<Value> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+        let document = canopus_api::yaml::parse(&text).map_err(|e| anyhow!("{}: {e}", path.display()))?;
+        Ok(document.value)
+    };
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let beside = |name: &str| read(&dir.join(name)).map_err(|e| format!("{e:#}"));
+    Ok(admission::config::pod_security(&read(path)?, beside)?)
 }
 
 /// Every controller, each under its own service account.

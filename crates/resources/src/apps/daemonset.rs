@@ -42,7 +42,6 @@ impl Resource for DaemonSet {
 
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {
         object.remove("status");
-        drop_disabled(object);
         let generation = template_generation(object).max(1);
         set_template_generation(object, generation);
     }
@@ -54,7 +53,6 @@ impl Resource for DaemonSet {
             return set_template_generation(new, generation);
         }
         strategy::keep(new, old, "status");
-        drop_disabled(new);
         let changed = !semantic::equal(&new["spec"]["template"], &old["spec"]["template"]);
         set_template_generation(new, generation + i64::from(changed));
     }
@@ -167,12 +165,6 @@ fn template_generation(object: &Value) -> i64 {
 
 fn set_template_generation(object: &mut Value, generation: i64) {
     object.set_path(&["metadata", "annotations", TEMPLATE_GENERATION], generation.to_string());
-}
-
-fn drop_disabled(object: &mut Value) {
-    if let Some(pods) = object.get_mut("spec").and_then(|spec| spec.get_mut("template")) {
-        template::drop_disabled(pods);
-    }
 }
 
 fn update_strategy(how: &Field, errors: &mut Errors) {

@@ -2,7 +2,7 @@
 
 use super::workload::{self, container_cells, counts, selector_cell};
 use crate::checks::{self, nonnegative};
-use crate::core::pod::{defaults, template};
+use crate::core::pod::defaults;
 use crate::resource::{Column, Context, Info, Resource, Subresource, age, name};
 use crate::{semantic, strategy};
 use canopus_api::{Errors, Field, Time, Value};
@@ -43,7 +43,6 @@ impl Resource for Deployment {
 
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {
         object.remove("status");
-        drop_disabled(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
@@ -51,7 +50,6 @@ impl Resource for Deployment {
             return strategy::only_status(new, old, &["labels"]);
         }
         strategy::keep(new, old, "status");
-        drop_disabled(new);
     }
 
     /// Annotations are copied to ReplicaSets, so they count as well.
@@ -127,12 +125,6 @@ impl Resource for Deployment {
             images,
             selector_cell(&spec["selector"], "", "<invalid>"),
         ]
-    }
-}
-
-fn drop_disabled(object: &mut Value) {
-    if let Some(pods) = object.get_mut("spec").and_then(|spec| spec.get_mut("template")) {
-        template::drop_disabled(pods);
     }
 }
 

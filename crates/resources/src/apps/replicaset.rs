@@ -2,7 +2,7 @@
 
 use super::workload::{self, container_cells, counts, selector_cell};
 use crate::checks;
-use crate::core::pod::{defaults, template};
+use crate::core::pod::defaults;
 use crate::resource::{Column, Context, Info, Resource, Subresource, age, name};
 use crate::strategy;
 use canopus_api::{Errors, Field, Time, Value};
@@ -31,7 +31,6 @@ impl Resource for ReplicaSet {
 
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {
         object.remove("status");
-        drop_disabled(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
@@ -39,7 +38,6 @@ impl Resource for ReplicaSet {
             return strategy::only_status(new, old, &[]);
         }
         strategy::keep(new, old, "status");
-        drop_disabled(new);
     }
 
     fn validate(&self, object: &Field, errors: &mut Errors) {
@@ -104,12 +102,6 @@ impl Resource for ReplicaSet {
             images,
             selector_cell(&spec["selector"], "<none>", "<error>"),
         ]
-    }
-}
-
-fn drop_disabled(object: &mut Value) {
-    if let Some(pods) = object.get_mut("spec").and_then(|spec| spec.get_mut("template")) {
-        template::drop_disabled(pods);
     }
 }
 

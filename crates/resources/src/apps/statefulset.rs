@@ -64,7 +64,6 @@ impl Resource for StatefulSet {
 
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {
         object.remove("status");
-        drop_disabled(object, &Value::Null);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
@@ -72,7 +71,6 @@ impl Resource for StatefulSet {
             return strategy::only_status(new, old, &[]);
         }
         strategy::keep(new, old, "status");
-        drop_disabled(new, old);
     }
 
     fn validate(&self, object: &Field, errors: &mut Errors) {
@@ -134,18 +132,6 @@ impl Resource for StatefulSet {
         let [containers, images] = container_cells(&spec["template"]["spec"]);
         let ready = format!("{}/{}", status["readyReplicas"].int(), spec["replicas"].int());
         vec![name(object), ready.into(), age(object, now), containers, images]
-    }
-}
-
-/// MaxUnavailableStatefulSet is off.
-fn drop_disabled(object: &mut Value, old: &Value) {
-    let Some(spec) = object.get_mut("spec") else { return };
-    if let Some(pods) = spec.get_mut("template") {
-        template::drop_disabled(pods);
-    }
-    const MAX: [&str; 3] = ["updateStrategy", "rollingUpdate", "maxUnavailable"];
-    if old["spec"].path(&MAX).is_null() {
-        spec.remove_path(&MAX);
     }
 }
 
@@ -285,7 +271,10 @@ mod tests {
                 value!({"selector": {}}),
                 &["spec.selector: Invalid value: {}: empty selector is invalid for statefulset"],
             ),
-            (value!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}), &[]),
+            (
+                value!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}),
+                &["spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0"],
+            ),
         ];
         for (spec, expected) in cases {
             assert_eq!(create(&StatefulSet, with(spec)), expected);

@@ -3,7 +3,7 @@
 use super::job::{self, name_warning, spec_warnings};
 use crate::apps::workload::{container_cells, selector_cell};
 use crate::checks::{self, nonnegative};
-use crate::core::pod::{defaults, template};
+use crate::core::pod::defaults;
 use crate::resource::{Column, Context, Info, Resource, Subresource, age, name, since};
 use crate::strategy;
 use canopus_api::{Errors, Field, Time, Value, cron};
@@ -39,7 +39,6 @@ impl Resource for CronJob {
 
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {
         object.remove("status");
-        drop_disabled(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
@@ -47,7 +46,6 @@ impl Resource for CronJob {
             return strategy::only_status(new, old, &[]);
         }
         strategy::keep(new, old, "status");
-        drop_disabled(new);
     }
 
     fn validate(&self, object: &Field, errors: &mut Errors) {
@@ -144,13 +142,6 @@ impl Resource for CronJob {
             images,
             selector_cell(&made["selector"], "<none>", "<error>"),
         ]
-    }
-}
-
-fn drop_disabled(object: &mut Value) {
-    let made = object.get_mut("spec").and_then(|spec| spec.get_mut("jobTemplate")).and_then(|t| t.get_mut("spec"));
-    if let Some(pods) = made.and_then(|spec| spec.get_mut("template")) {
-        template::drop_disabled(pods);
     }
 }
 

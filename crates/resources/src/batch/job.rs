@@ -7,7 +7,7 @@ mod status;
 mod update;
 
 use crate::apps::workload::{container_cells, selector_cell};
-use crate::core::pod::{defaults, template, warnings};
+use crate::core::pod::{defaults, warnings};
 use crate::resource::{Column, Context, Info, Resource, Subresource, age, name, since};
 use crate::strategy;
 use canopus_api::{Errors, Facts, Field, Time, Value, names, time::human_duration};
@@ -57,7 +57,6 @@ impl Resource for Job {
             generate_selector(object);
         }
         object.remove("status");
-        drop_disabled(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
@@ -65,7 +64,6 @@ impl Resource for Job {
             return strategy::only_status(new, old, &[]);
         }
         strategy::keep(new, old, "status");
-        drop_disabled(new);
     }
 
     fn validate(&self, object: &Field, errors: &mut Errors) {
@@ -168,12 +166,6 @@ pub fn spec_warnings(spec: &Field, out: &mut Vec<String>) {
         out.push(format!("{}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail", spec.path()));
     }
     out.extend(warnings::of(&spec.at("template"), false));
-}
-
-fn drop_disabled(object: &mut Value) {
-    if let Some(pods) = object.get_mut("spec").and_then(|spec| spec.get_mut("template")) {
-        template::drop_disabled(pods);
-    }
 }
 
 /// Labels that no other Job's pods have, and a selector of them. What the author wrote there stays, to be refused.

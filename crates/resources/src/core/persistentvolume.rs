@@ -248,6 +248,31 @@ fn claim(spec: &Field, errors: &mut Errors) {
     }
 }
 
+/// The spec of a volume that is no object of its own, within a VolumeAttachment.
+pub fn inline_spec(spec: &Field, errors: &mut Errors) {
+    const INLINE: &str = "may not be specified in the context of inline volumes";
+    for field in ["claimRef", "capacity"] {
+        if !spec.value[field].is_empty() {
+            errors.forbidden(&spec.at(field), INLINE);
+        }
+    }
+    if spec.at("csi").is_unset() {
+        errors.required(&spec.at("csi"), "has to be specified in the context of inline volumes");
+    }
+    let (modes, policy) = (spec.at("accessModes"), spec.at("persistentVolumeReclaimPolicy"));
+    required(&modes, errors);
+    claim_template::access_modes(&modes, errors);
+    if !matches!(policy.str(), "" | "Retain") {
+        errors.forbidden(&policy, "may only be Retain in the context of inline volumes");
+    }
+    for field in ["nodeAffinity", "storageClassName"] {
+        if !spec.value[field].is_empty() {
+            errors.forbidden(&spec.at(field), INLINE);
+        }
+    }
+    volume(spec, "", errors);
+}
+
 fn volume(spec: &Field, name: &str, errors: &mut Errors) {
     let mut found = false;
     for source in SOURCES.iter().filter(|s| !spec.value[s.name].is_null()) {

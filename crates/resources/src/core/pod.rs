@@ -151,7 +151,6 @@ impl Resource for Pod {
     fn prepare_create(&self, object: &mut Value, cx: &Context) {
         let qos = amounts::qos_class(&object["spec"]);
         object.set("status", value!({"phase": "Pending", "qosClass": qos}));
-        template::drop_disabled(object);
         if !object["spec"]["schedulingGates"].is_empty() {
             let gated = value!({
                 "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
@@ -177,11 +176,9 @@ impl Resource for Pod {
                     Value::Null => drop(new.remove_path(&["spec", "ephemeralContainers"])),
                     list => new.set_path(&["spec", "ephemeralContainers"], list),
                 }
-                template::drop_disabled(new);
             }
             _ => {
                 keep(new, old, "status");
-                template::drop_disabled(new);
             }
         }
     }

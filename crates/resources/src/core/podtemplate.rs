@@ -2,7 +2,7 @@
 
 use super::pod::{defaults, template, warnings};
 use crate::apps::workload::container_cells;
-use crate::resource::{Column, Context, Info, Resource, labels_cell, name};
+use crate::resource::{Column, Info, Resource, labels_cell, name};
 use canopus_api::{Errors, Field, Time, Value};
 
 pub struct PodTemplate;
@@ -17,14 +17,6 @@ impl Resource for PodTemplate {
 
     fn default(&self, object: &mut Value) {
         defaults::template(object.ensure_object().entry("template", Value::object));
-    }
-
-    fn prepare_create(&self, object: &mut Value, _cx: &Context) {
-        drop_disabled(object);
-    }
-
-    fn prepare_update(&self, new: &mut Value, _old: &Value, _cx: &Context) {
-        drop_disabled(new);
     }
 
     fn validate(&self, object: &Field, errors: &mut Errors) {
@@ -53,12 +45,6 @@ impl Resource for PodTemplate {
         let pods = &object["template"];
         let [containers, images] = container_cells(&pods["spec"]);
         vec![name(object), containers, images, labels_cell(&pods["metadata"]["labels"])]
-    }
-}
-
-fn drop_disabled(object: &mut Value) {
-    if let Some(pods) = object.get_mut("template") {
-        template::drop_disabled(pods);
     }
 }
 

@@ -46,7 +46,6 @@ impl Resource for ReplicationController {
 
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {
         object.remove("status");
-        drop_disabled(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
@@ -54,7 +53,6 @@ impl Resource for ReplicationController {
             return strategy::only_status(new, old, &[]);
         }
         strategy::keep(new, old, "status");
-        drop_disabled(new);
     }
 
     fn validate(&self, object: &Field, errors: &mut Errors) {
@@ -139,12 +137,6 @@ impl Resource for ReplicationController {
             images,
             labels_cell(&spec["selector"]),
         ]
-    }
-}
-
-fn drop_disabled(object: &mut Value) {
-    if let Some(pods) = object.get_mut("spec").and_then(|spec| spec.get_mut("template")) {
-        template::drop_disabled(pods);
     }
 }
 

@@ -37,26 +37,6 @@ pub fn validate_for_selector(template: &Field, selector: &canopus_api::LabelSele
     crate::apps::workload::restarts_always(template, kind, errors);
 }
 
-/// Removes fields of features that are off by default in 1.36, which upstream drops without a word.
-/// `owner` is a Pod or a template.
-pub fn drop_disabled(owner: &mut Value) {
-    let Some(spec) = owner.get_mut("spec") else { return };
-    spec.remove("schedulingGroup");
-    super::each_container_mut(spec, |container| {
-        let Some(lifecycle) = container.get_mut("lifecycle") else { return };
-        if lifecycle.remove("stopSignal").is_some() && lifecycle.is_empty() {
-            container.remove("lifecycle");
-        }
-    });
-    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
-        let sources = volume.get_mut("projected").and_then(|p| p.get_mut("sources")).and_then(Value::as_array_mut);
-        for source in sources.into_iter().flatten() {
-            source.remove("clusterTrustBundle");
-            source.remove("podCertificate");
-        }
-    }
-}
-
 /// Annotations that mean something to pods.
 pub fn pod_annotations(annotations: &Field, spec: &Value, errors: &mut Errors) {
     let mirror = annotations.key(MIRROR);
