@@ -108,13 +108,15 @@ impl Server {
         served.resource.default(&mut request.object);
         let cx = Context { now, subresource: "", user: &user.name, requester: user.requester() };
         served.disabled.drop(&mut request.object, &Value::Null);
+        if ownership == Ownership::Update {
+            // Nobody owns what the server adds of its own accord: addresses, finalizers, generated selectors.
+            schema::complete(served.schema(), &mut request.object);
+            self.own(served, None, &mut request.object, "", options);
+        }
         served.resource.prepare_create(&mut request.object, &cx);
         let reserved = self.reserve(served, &mut request.object, None, options.dry_run).await?;
         let finish = async {
             schema::complete(served.schema(), &mut request.object);
-            if ownership == Ownership::Update {
-                self.own(served, None, &mut request.object, "", options);
-            }
             validate_new(served, &request.object)?;
             gates.admission.validate(&request).await?;
             warnings.extend(served.resource.warnings(&request.object, None));

@@ -330,3 +330,15 @@ async fn a_watch_may_begin_in_the_future() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn nobody_owns_what_the_server_adds() {
+    let api = api().await;
+    let job = Target::new(&Gvr::new("batch", "v1", "jobs"), "default", "j");
+    let body = value!({"metadata": {"name": "j"}, "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+    let made = api.create(&job, body, &manager("m")).await.unwrap().value();
+    assert!(!made["spec"]["selector"].is_null() && !made["spec"]["template"]["metadata"]["labels"].is_null());
+    let owned = &made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    assert!(!owned["f:template"]["f:spec"].is_null() && owned["f:selector"].is_null(), "{owned:?}");
+    assert!(owned["f:template"]["f:metadata"]["f:labels"].is_null(), "{owned:?}");
+}
