@@ -3,12 +3,13 @@
 /// (crate, the crates of ours it may depend on); `None`: any.
 const EDGES: &[(&str, Option<&[&str]>)] = &[
     ("api", Some(&["schema"])),
+    ("cel", Some(&["api"])),
     ("schema", Some(&[])),
     ("store", Some(&[])),
     ("runtime", Some(&[])),
     ("client", Some(&["api"])),
-    ("resources", Some(&["api", "schema"])),
-    ("apiserver", Some(&["api", "client", "resources", "schema", "store"])),
+    ("resources", Some(&["api", "cel", "schema"])),
+    ("apiserver", Some(&["api", "cel", "client", "resources", "schema", "store"])),
     ("controllers", Some(&["api", "client", "resources"])),
     ("scheduler", Some(&["api", "client"])),
     ("net", Some(&["api", "client"])),

@@ -7,7 +7,7 @@ use canopus_api::names;
 use std::fmt;
 
 /// Answers whether somebody may do something.
-pub trait Check {
+pub trait Check: Send + Sync {
     /// For the user of the request, or for the service account (namespace, name) if one is given.
     fn check(&self, service_account: Option<(&str, &str)>, asked: &Asked) -> Decision;
 }
