@@ -12,6 +12,8 @@ pub mod cache;
 pub mod catalog;
 pub mod compaction;
 pub mod crd;
+pub mod csr;
+mod der;
 pub mod discovery;
 pub mod encryption;
 pub mod fresh;

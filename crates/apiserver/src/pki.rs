@@ -119,6 +119,20 @@ impl Pki {
         &self.ca_pem
     }
 
+    pub(crate) fn key(&self) -> &KeyPair {
+        self.issuer.key()
+    }
+
+    /// The authority's own key identifier.
+    pub(crate) fn ca_id(&self) -> &[u8] {
+        &self.ca_id
+    }
+
+    pub(crate) fn ca_der(&self) -> Result<CertificateDer<'static>> {
+        let unusable = |e: rustls_pki_types::pem::Error| Error::Unusable { path: "ca.crt".into(), why: e.to_string() };
+        CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).map_err(unusable)
+    }
+
     /// The API server's serving certificate, for its well-known names and `addresses` (the service IP among them).
     pub fn api_server(&self, names: &[String], addresses: &[IpAddr]) -> Result<Identity> {
         let well_known = [

@@ -18,6 +18,8 @@ pub struct Config {
     pub resources: Vec<ResourceInfo>,
     /// Signs tokens of Secrets (`--service-account-private-key-file`); without it they get none.
     pub token_signer: Option<Signer>,
+    /// Signs certificates (`--cluster-signing-*`); without it requests wait for somebody else.
+    pub certifier: Option<crate::Certifier>,
     /// `10.244.0.0/16`: each node is given a /24 of it; "" leaves nodes alone.
     pub cluster_cidr: String,
 }

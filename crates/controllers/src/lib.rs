@@ -2,6 +2,7 @@
 //! One file each; [`CONTROLLERS`] lists them all. They read shared views ([`canopus_client::Informers`], under the
 //! identity of kube-controller-manager) and write under a service account of their own, as upstream.
 
+mod certificates;
 mod clusterrole;
 mod context;
 mod custom;
@@ -22,6 +23,7 @@ mod serviceaccount;
 mod tainteviction;
 mod tokens;
 
+pub use certificates::{Certifier, Certify, Wish};
 pub use context::{Config, Context, ResourceInfo, Signer};
 
 use canopus_api::Api;
@@ -35,6 +37,9 @@ pub type Start = fn(Arc<Context>) -> BoxFuture<'static, ()>;
 
 /// All controllers by upstream's name, in alphabetical order.
 pub const CONTROLLERS: &[(&str, Start)] = &[
+    ("certificatesigningrequest-approving-controller", |c| Box::pin(certificates::run_approver(c))),
+    ("certificatesigningrequest-cleaner-controller", |c| Box::pin(certificates::run_cleaner(c))),
+    ("certificatesigningrequest-signing-controller", |c| Box::pin(certificates::run_signer(c))),
     ("clusterrole-aggregation-controller", |c| Box::pin(clusterrole::run(c))),
     ("deployment-controller", |c| Box::pin(deployment::run(c))),
     ("disruption-controller", |c| Box::pin(disruption::run(c))),

@@ -52,6 +52,7 @@ impl ControlPlane {
         });
         let config = canopus_controllers::Config {
             token_signer: None,
+            certifier: None,
             root_ca: String::new(),
             resources: resources.collect(),
             cluster_cidr: cluster_cidr.into(),

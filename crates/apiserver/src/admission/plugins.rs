@@ -1,5 +1,6 @@
 //! The plugins a cluster has, in upstream's order (`options.AllOrderedPlugins`).
 
+use super::certificates;
 use super::default_ingress_class::DefaultIngressClass;
 use super::default_storage_class::DefaultStorageClass;
 use super::default_toleration_seconds::DefaultTolerationSeconds;
@@ -51,6 +52,7 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
         plugins.push(Box::new(PodTopologyLabels { nodes: core("nodes")? }));
     }
     plugins.push(Box::new(PodResizeValidator { nodes: core("nodes")? }));
+    plugins.extend(certificates::plugins(server));
     plugins.push(Box::new(MutatingWebhooks::new(server)?));
     plugins.push(Box::new(ValidatingWebhooks::new(server)?));
     plugins.push(Box::new(ResourceQuota::new(server)?));

@@ -97,7 +97,7 @@ struct Known {
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) struct Identity {
+struct Identity {
     user: Arc<User>,
     /// Unix seconds.
     not_before: i64,
@@ -110,7 +110,7 @@ impl ClientCertificates {
     }
 
     /// The user of a verified certificate that is valid now. None: nobody's certificate.
-    pub(super) fn user(&self, chain: &[CertificateDer<'static>]) -> Result<Option<Arc<User>>, Unauthenticated> {
+    pub fn user(&self, chain: &[CertificateDer<'static>]) -> Result<Option<Arc<User>>, Unauthenticated> {
         let Some(leaf) = chain.first() else { return Ok(None) };
         let now = self.clock.now().unix();
         let roots = self.authority.roots();

@@ -1,5 +1,6 @@
 //! JSON Web Tokens (RFC 7515, 7517, 7519): compact, signed with RSA or an elliptic curve, by a key that an id in the header names.
 
+use crate::der::{bits, sequence};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING,
@@ -318,22 +319,8 @@ impl SigningKey {
     }
 }
 
-/// DER: tag, length, content.
-fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    let length = content.len();
-    match length {
-        0..128 => out.push(length as u8),
-        128..256 => out.extend([0x81, length as u8]),
-        _ => out.extend([0x82, (length >> 8) as u8, length as u8]),
-    }
-    out.extend(content);
-    out
-}
-
 fn spki(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
-    let bits = der(0x03, &[&[0], key].concat());
-    der(0x30, &[der(0x30, algorithm), bits].concat())
+    sequence(&[&sequence(&[algorithm]), &bits(key)])
 }
 
 /// SubjectPublicKeyInfo of a point (RFC 5480).

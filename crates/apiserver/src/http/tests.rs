@@ -285,3 +285,75 @@ async fn an_extension_server_is_asked_in_the_clients_name() {
     assert!(groups["groups"].items().iter().any(|g| g["name"].str() == "wardle.example.com"));
     stop.cancel();
 }
+
+/// Requests of somebody without rights, and of somebody without a name.
+#[tokio::test]
+async fn who_may_do_nothing_learns_nothing() {
+    let mut client = Client::new("nobody", "nothing").await;
+    for (path, what) in [
+        ("/api/v1/namespaces/default/secrets/there", "secrets \"there\""),
+        ("/api/v1/namespaces/nowhere/pods", "pods"),
+        ("/apis/no.such.group/v1/things", "things.no.such.group"),
+        ("//api/v1//namespaces/kube-system/secrets", "secrets"),
+        ("/api/v1/namespaces/default/../kube-system/secrets", ""),
+        ("/api/v1/namespaces/default/%2e%2e/kube-system/secrets", ""),
+        ("/healthz/../api/v1/secrets", ""),
+    ] {
+        let answer = client.get(path).await;
+        assert!([403, 404].contains(&answer.code.as_u16()), "{path}: {}", answer.code);
+        assert!(
+            what.is_empty()
+                || answer.json()["message"].str().starts_with(&format!("{what} is forbidden: User \"nobody\"")),
+            "{path}: {:?}",
+            answer.json()
+        );
+    }
+    for token in ["", "a", "a.b.c", "eyJhbGciOiJub25lIn0.eyJpc3MiOiJodHRwczovL2lzc3VlciJ9."] {
+        let headers = [("authorization", &*format!("Bearer {token}"))];
+        let answer = client.send("GET", "/api/v1/secrets", &headers, "").await;
+        // The certificate still says who it is: a bad token takes nothing away from it, as upstream.
+        assert_eq!(answer.code, 403, "{token}");
+    }
+    let headers = [("impersonate-user", "system:admin"), ("impersonate-group", "system:masters")];
+    let answer = client.send("GET", "/api/v1/secrets", &headers, "").await;
+    assert_eq!(answer.code, 403);
+    let headers = [("x-remote-user", "system:admin"), ("x-remote-group", "system:masters")];
+    let answer = client.send("GET", "/api/v1/secrets", &headers, "").await;
+    assert!(answer.json()["message"].str().contains("User \"nobody\" cannot list"), "it is no proxy");
+}
+
+#[tokio::test]
+async fn a_request_over_the_network_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let mut client = Client::new("admin", "system:masters").await;
+    let policy =
+        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: RequestResponse}]";
+    let log = crate::audit::log::Log::open(crate::audit::log::Options { path: path.clone(), ..Default::default() });
+    let audit = crate::audit::Audit {
+        policy: crate::audit::policy::Policy::parse(policy).unwrap(),
+        log: Some(log.unwrap()),
+        webhook: None,
+        clock: client.server.surroundings.clone(),
+        counts: Default::default(),
+    };
+    assert!(client.server.audit.set(Arc::new(audit)).is_ok());
+    let body = r#"{"metadata":{"name":"c"},"data":{"k":"v"}}"#;
+    let headers = [("content-type", "application/json"), ("audit-id", "mine"), ("impersonate-user", "jane")];
+    let answer = client.send("POST", "/api/v1/namespaces/default/configmaps", &headers[..2], body).await;
+    assert_eq!((answer.code.as_u16(), answer.headers["audit-id"].to_str().unwrap()), (201, "mine"));
+    let refused = client.send("GET", "/api/v1/secrets?limit=1", &headers[2..], "").await;
+    assert_eq!(refused.code, 403);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let events: Vec<Value> = text.lines().map(|line| json::parse(line.as_bytes()).unwrap()).collect();
+    let [created, refused] = &events[..] else { panic!("{text}") };
+    assert_eq!(created["requestObject"]["data"]["k"].str(), "v");
+    assert_eq!(created["responseObject"]["metadata"]["name"].str(), "c");
+    assert_eq!(created["responseStatus"]["code"].int(), 201);
+    assert_eq!(created["annotations"]["authorization.k8s.io/decision"].str(), "allow");
+    assert_eq!(refused["impersonatedUser"]["username"].str(), "jane");
+    assert_eq!(refused["user"]["username"].str(), "admin");
+    assert_eq!(refused["requestURI"].str(), "/api/v1/secrets?limit=1");
+    assert_eq!(refused["responseStatus"]["reason"].str(), "Forbidden");
+    assert_eq!(refused["annotations"]["authorization.k8s.io/decision"].str(), "forbid");
+}

@@ -10,6 +10,7 @@ use canopus_apiserver::authn::request_header::{Headers, RequestHeader};
 use canopus_apiserver::authn::tokens::{BoundObjects, ServiceAccountTokens};
 use canopus_apiserver::authn::{Anonymous, Authenticator, trust};
 use canopus_apiserver::authz::{privileged, rbac::Rbac};
+use canopus_apiserver::csr::{self, Requested};
 use canopus_apiserver::node_proxy::NodeProxy;
 use canopus_apiserver::pki::{self, Identity, Pki};
 use canopus_apiserver::server::Gates;
@@ -128,6 +129,38 @@ pub fn legacy_signer(key: SigningKey) -> canopus_controllers::Signer {
         claims.set("iss", legacy_tokens::ISSUER);
         key.sign(&claims).map_err(|e| e.to_string())
     })
+}
+
+/// The cluster's authority, as controllers use it. It is opened for each certificate: that is rare, and it may have been renewed.
+struct Authorities(PathBuf);
+
+impl canopus_controllers::Certify for Authorities {
+    fn read(&self, request: &[u8]) -> std::result::Result<canopus_controllers::Wish, String> {
+        let asked = Requested::parse(request)?;
+        Ok(canopus_controllers::Wish {
+            common_name: asked.common_name,
+            organizations: asked.organizations,
+            dns_names: asked.dns_names,
+            addresses: asked.addresses,
+            emails: asked.emails,
+            uris: asked.uris,
+        })
+    }
+
+    fn sign(&self, request: &[u8], usages: &[&str], seconds: Option<i64>) -> std::result::Result<String, String> {
+        let pki = Pki::open(&self.0, System.now()).map_err(|e| e.to_string())?;
+        let asked = Requested::parse(request)?;
+        let signed = pki.sign_request(&asked, usages, seconds, System.now(), System.random());
+        signed.map_err(|e| e.to_string())
+    }
+
+    fn expired(&self, certificate: &[u8]) -> bool {
+        csr::expired(certificate, System.now())
+    }
+}
+
+pub fn certifier(args: &UpArgs) -> canopus_controllers::Certifier {
+    canopus_controllers::Certifier(Arc::new(Authorities(args.data.join("pki"))))
 }
 
 fn tokens(pki: &Pki, args: &UpArgs, address: SocketAddr, objects: BoundObjects) -> Result<ServiceAccountTokens> {

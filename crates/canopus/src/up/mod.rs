@@ -80,7 +80,8 @@ async fn cluster(args: UpArgs) -> Result<()> {
     let tasks = TaskTracker::new();
     let (server, pki) = control_plane(&args, address, &tasks, &shutdown).await?;
     let signer = gatekeepers::legacy_signer(gatekeepers::signing_key(&pki, &args)?);
-    tasks.spawn(controllers(&server, &args, pki.ca_pem().into(), signer, &shutdown));
+    let certifier = gatekeepers::certifier(&args);
+    tasks.spawn(controllers(&server, &args, pki.ca_pem().into(), (signer, certifier), &shutdown));
     tasks.spawn(scheduler(&server, &shutdown));
     let agent = node::start(&server, &pki, &args, &name, address, &tasks, &shutdown)?;
     let mut agent = tokio::spawn(agent);
@@ -242,7 +243,7 @@ fn controllers(
     server: &Arc<Server>,
     args: &UpArgs,
     root_ca: String,
-    token_signer: canopus_controllers::Signer,
+    (token_signer, certifier): (canopus_controllers::Signer, canopus_controllers::Certifier),
     shutdown: &CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
     let table = server.catalog.table();
@@ -255,6 +256,7 @@ fn controllers(
     let config = canopus_controllers::Config {
         root_ca,
         token_signer: Some(token_signer),
+        certifier: Some(certifier),
         resources: resources.collect(),
         cluster_cidr: args.cluster_cidr.clone(),
     };
