@@ -11,6 +11,8 @@ pub mod contract;
 mod engine;
 mod error;
 pub mod etcd;
+#[cfg(test)]
+mod history;
 mod log;
 pub mod memory;
 pub mod sqlite;

@@ -1,7 +1,7 @@
 //! Kills a process that writes, at random moments, and looks at what it leaves behind.
 //!
 //! The child is this binary again. Before each write it says so on its standard output, and after it what came of it.
-//! `CANOPUS_SOAK_KILLS` is how often it is killed, `CANOPUS_SOAK_SEED` makes a run repeatable (but for the timing).
+//! `CANOPUS_SOAK_STORE_KILLS` is how often it is killed, `CANOPUS_SOAK_SEED` makes a run repeatable (but for the timing).
 
 use bytes::Bytes;
 use canopus_store::sqlite::{Options, SqliteStore};
@@ -271,7 +271,7 @@ async fn history(store: &SqliteStore) -> Vec<Event> {
 #[test]
 fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let kills = number("CANOPUS_SOAK_KILLS").unwrap_or(10);
+    let kills = number("CANOPUS_SOAK_STORE_KILLS").unwrap_or(20);
     let seed = number("CANOPUS_SOAK_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("CANOPUS_SOAK_SEED={seed}");
     let directory = tempfile::tempdir().unwrap();
