@@ -19,6 +19,7 @@ pub mod discovery;
 pub mod dra;
 pub mod earlier;
 pub mod events;
+pub mod flowcontrol;
 pub mod gated;
 pub mod metadata;
 pub mod networking;
@@ -78,6 +79,8 @@ pub static ALL: &[&dyn Resource] = &[
     &coordination::lease::Lease,
     &discovery::endpointslice::EndpointSlice,
     &events::event::Event,
+    &flowcontrol::flowschema::FlowSchema,
+    &flowcontrol::prioritylevelconfiguration::PriorityLevelConfiguration,
     &networking::ingressclass::IngressClass,
     &networking::ingress::Ingress,
     &networking::ipaddress::IPAddress,
