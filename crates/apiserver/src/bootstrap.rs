@@ -1,5 +1,6 @@
 //! What every cluster has from the start: system namespaces, RBAC policy, priority classes, `default/kubernetes`.
 
+pub(crate) mod flowcontrol;
 mod reconcile;
 
 use crate::masters;
@@ -22,6 +23,8 @@ pub async fn run(server: &Arc<Server>, address: IpAddr, port: u16) -> Result<()>
     let services = Gvr::new("", "v1", "services");
     ensure(server, &user, &services, kubernetes_service(server.service_ips.first().to_string(), port)).await?;
     publish(server, &masters::renew(server, address).await?, port).await?;
+    flowcontrol::ensure(server).await?;
+    crate::flowcontrol::follow(server).await?;
     server.ready.store(true, Ordering::Release);
     Ok(())
 }

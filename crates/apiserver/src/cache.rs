@@ -503,6 +503,26 @@ impl Cache {
         self.len() == 0
     }
 
+    /// How many objects there are, and how many bytes one has, about.
+    pub fn size(&self) -> (usize, usize) {
+        const SAMPLE: usize = 8;
+        let state = self.state.read();
+        let sample = state.objects.values().take(SAMPLE).map(|o| o.body().len());
+        let (count, bytes) = sample.fold((0, 0), |(count, bytes), body| (count + 1, bytes + body));
+        (state.objects.len(), bytes.div_ceil(count.max(1)))
+    }
+
+    /// How many watchers may want to hear of a change there.
+    pub fn watchers_of(&self, namespace: &str, name: &str) -> usize {
+        let state = self.state.read();
+        let of = |scope: &Scope| state.watchers.by_scope.get(scope).map_or(0, Vec::len);
+        let everywhere = of(&Scope::All);
+        if state.watchers.by_scope.len() == usize::from(everywhere > 0) {
+            return everywhere;
+        }
+        everywhere + of(&Scope::Namespace(namespace.into())) + of(&Scope::Object(Cache::object_key(namespace, name)))
+    }
+
     pub fn object_key(namespace: &str, name: &str) -> CompactString {
         if namespace.is_empty() { name.into() } else { compact_str::format_compact!("{namespace}/{name}") }
     }

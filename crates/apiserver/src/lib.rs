@@ -16,6 +16,7 @@ pub mod csr;
 mod der;
 pub mod discovery;
 pub mod encryption;
+pub mod flowcontrol;
 pub mod fresh;
 pub mod handlers;
 pub mod http;

@@ -180,6 +180,7 @@ pub fn text(server: &Server) -> String {
     caches::write(&server.catalog.table(), &mut out);
     metrics.requests.write(&mut out);
     render_inflight(server.inflight.current(), &mut out);
+    server.flow.render(&mut out);
     metrics.write_events(&mut out);
     metrics.users.write(&mut out);
     metrics.authentications.write(&mut out);

@@ -2,6 +2,7 @@
 //! the audit log. Deep inside a request `warn` and `annotate` are enough; outside of one they do nothing.
 
 use crate::audit::Record;
+use crate::flowcontrol::Classified;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +19,7 @@ pub struct Notes {
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<Vec<(String, String)>>,
     record: OnceLock<Arc<Record>>,
+    class: OnceLock<Classified>,
 }
 
 impl Notes {
@@ -34,6 +36,11 @@ impl Notes {
     /// What the audit log will say about this request, if it says anything.
     pub fn record(&self) -> Option<&Arc<Record>> {
         self.record.get()
+    }
+
+    /// What flow control found the request to be.
+    pub fn class(&self) -> Option<&Classified> {
+        self.class.get()
     }
 
     fn warn(&self, text: &str) {
@@ -55,6 +62,12 @@ impl Notes {
 /// Runs a request's work, taking its notes.
 pub async fn noting<T>(notes: Arc<Notes>, work: impl Future<Output = T>) -> T {
     NOTES.scope(notes, work).await
+}
+
+/// Takes note of what flow control found the request to be.
+pub fn classified(class: Classified) {
+    // Found once; outside of a request there is nobody to tell.
+    let _ = NOTES.try_with(|notes| notes.class.set(class));
 }
 
 /// Tells the client something that is no error.

@@ -6,6 +6,7 @@ use crate::authn::Authenticator;
 use crate::authz::{Attributes, Authorizer, Decision, forbidden};
 use crate::cache::Cache;
 use crate::catalog::{Catalog, Members};
+use crate::flowcontrol::FlowControl;
 use crate::http::limits::Inflight;
 use crate::outgoing::Outgoing;
 use crate::served::Served;
@@ -68,6 +69,7 @@ pub struct Server {
     pub service_ips: ServiceIps,
     pub settings: Settings,
     pub inflight: Inflight,
+    pub flow: FlowControl,
     pub metrics: crate::metrics::Metrics,
     /// What is written down about requests; set at most once, before the first of them.
     pub audit: OnceLock<Arc<crate::audit::Audit>>,
@@ -150,6 +152,7 @@ impl Server {
             gates: Gatekeepers::default(),
             service_ips,
             inflight: Inflight::new(&settings),
+            flow: FlowControl::new(&settings),
             settings,
             metrics: crate::metrics::Metrics::default(),
             audit: OnceLock::new(),

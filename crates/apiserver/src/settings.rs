@@ -18,6 +18,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// A watch without timeoutSeconds ends after one to two times this (--min-request-timeout).
     pub min_request_timeout: Duration,
+    /// Requests are queued and refused by FlowSchemas and PriorityLevelConfigurations (--enable-priority-and-fairness).
+    pub priority_and_fairness: bool,
     /// How many requests that change nothing are handled at once (--max-requests-inflight).
     pub max_requests_inflight: usize,
     /// How many requests that change something are handled at once (--max-mutating-requests-inflight).
@@ -33,6 +35,7 @@ impl Default for Settings {
             pod_security: pod_security::Configuration::default(),
             request_timeout: Duration::from_secs(60),
             min_request_timeout: Duration::from_secs(1800),
+            priority_and_fairness: true,
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
         }

@@ -1,10 +1,13 @@
 //! How many requests are handled at once, and for how long.
 
 use super::query::Query;
+use super::{Body, text_response};
+use crate::flowcontrol::Classified;
 use crate::request_info::RequestInfo;
 use crate::settings::Settings;
 use crate::user::{MASTERS, User};
 use canopus_api::{Result, Status};
+use http::{HeaderValue, Response, StatusCode, header};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,10 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// For each request that is handled, how many more may wait for their turn.
 const WAITING: usize = 10;
 
-/// Requests being handled, apart from long-running ones.
+/// Requests being handled, apart from long-running ones, and their limits where there is no priority and fairness.
 pub struct Inflight {
     reads: Lane,
     writes: Lane,
+    /// Reads and writes that priority and fairness has let in.
+    counts: [AtomicUsize; 2],
     patience: Duration,
 }
 
@@ -66,6 +71,7 @@ impl Inflight {
             writes: Lane::new(settings.max_mutating_requests_inflight),
             // As long as upstream's queues let a request wait.
             patience: settings.request_timeout / 4,
+            counts: Default::default(),
         }
     }
 
@@ -83,7 +89,46 @@ impl Inflight {
     /// How many of (reads, writes) are being handled.
     pub fn current(&self) -> (usize, usize) {
         let used = |lane: &Lane| lane.limit.saturating_sub(lane.free.available_permits());
-        (used(&self.reads), used(&self.writes))
+        let counted = |i: usize| self.counts[i].load(Ordering::Relaxed);
+        (used(&self.reads) + counted(0), used(&self.writes) + counted(1))
+    }
+
+    /// Counts a request until the answer is dropped.
+    pub fn count(&self, info: &RequestInfo) -> Counted<'_> {
+        let count = &self.counts[usize::from(!is_read(info))];
+        count.fetch_add(1, Ordering::Relaxed);
+        Counted(count)
+    }
+}
+
+pub struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The answer to a request that is sent away.
+pub fn too_many(retry_after: i64) -> Response<Body> {
+    let text = b"Too many requests, please try again later.\n".to_vec();
+    let mut response = text_response(StatusCode::TOO_MANY_REQUESTS, "text/plain; charset=utf-8", text);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, retry_after.into());
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Says in an answer what the request was found to be. By uid, since names might tell too much.
+pub fn classified(response: &mut Response<Body>, class: &Classified) {
+    let pairs = [
+        ("x-kubernetes-pf-flowschema-uid", &class.schema_uid),
+        ("x-kubernetes-pf-prioritylevel-uid", &class.level_uid),
+    ];
+    for (name, uid) in pairs {
+        if let Ok(value) = HeaderValue::from_str(uid) {
+            response.headers_mut().insert(name, value);
+        }
     }
 }
 

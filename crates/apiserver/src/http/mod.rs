@@ -81,6 +81,9 @@ pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: Request<Incom
         response.headers_mut().insert(record::AUDIT_ID, id);
     }
     resource::warn(&mut response, &notes.take_warnings());
+    if let Some(class) = notes.class() {
+        limits::classified(&mut response, class);
+    }
     if info.is_resource && server.catalog.served(&info.target.gvr).is_some() {
         observed(&server, &info, dry_run, &headers, &response, started.elapsed());
     }
@@ -135,8 +138,25 @@ async fn admitted(
         None => user,
     };
     let headers = request.headers().clone();
-    let _turn = server.inflight.enter(&info, &user).await?;
-    answer(&server, Call { user, info, query, headers }, request).await
+    if !server.settings.priority_and_fairness {
+        let _turn = server.inflight.enter(&info, &user).await?;
+        return answer(&server, Call { user, info, query, headers }, request).await;
+    }
+    if limits::long_running(&info) && info.verb != "watch" {
+        return answer(&server, Call { user, info, query, headers }, request).await;
+    }
+    let served = server.catalog.served(&info.target.gvr);
+    let cache = served.as_ref().and_then(|served| served.cache().ok());
+    let (class, entered) = server.flow.enter(&info, &query, &user, cache.map(|cache| &**cache)).await;
+    notes::classified(class);
+    match entered {
+        // A watch counts until it has begun.
+        Ok(_seat) => {
+            let _counted = server.inflight.count(&info);
+            answer(&server, Call { user, info, query, headers }, request).await
+        }
+        Err(overload) => Ok(limits::too_many(overload.retry_after)),
+    }
 }
 
 /// What metrics call a request.
@@ -234,6 +254,12 @@ fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
         ["version"] => Ok(json_response(json::to_vec(&discovery::version()))),
         ["metrics"] => Ok(text_response(StatusCode::OK, METRICS, metrics::text(server).into_bytes())),
         ["metrics", "slis"] => Ok(text_response(StatusCode::OK, METRICS, health::metrics(server).into_bytes())),
+        ["debug", "api_priority_and_fairness", name] => {
+            let details = call.query.has("includeRequestDetails");
+            let dump =
+                server.flow.dump(name, details, server.surroundings.now()).ok_or_else(Status::no_such_resource)?;
+            Ok(text_response(StatusCode::OK, "text/plain; charset=utf-8", dump.into_bytes()))
+        }
         ["api" | "apis", ..] => discovery::answer(&server.catalog.table(), &call.headers, &parts),
         [".well-known", "openid-configuration"] => published(server, "application/json", |t| t.openid_configuration()),
         ["openid", "v1", "jwks"] => published(server, "application/jwk-set+json", |t| t.jwks()),

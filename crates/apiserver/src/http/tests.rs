@@ -206,7 +206,7 @@ async fn features_show_in_the_metrics() {
     for line in [
         r#"kubernetes_feature_enabled{name="APIResponseCompression",stage="BETA"} 0"#,
         r#"kubernetes_feature_enabled{name="AuthorizeWithSelectors",stage=""} 1"#,
-        r#"apiserver_current_inflight_requests{request_kind="readOnly"} 0"#,
+        r#"apiserver_current_inflight_requests{request_kind="readOnly"} 1"#,
     ] {
         assert!(text.contains(line), "{line}");
     }

@@ -4,7 +4,7 @@ use super::auth::{AuditArgs, AuthArgs};
 use super::{CGROUP_ROOT, DataDir};
 use anyhow::Result;
 use canopus_node::eviction::{self, Thresholds};
-use clap::Args;
+use clap::{ArgAction, Args};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -53,6 +53,9 @@ pub struct UpArgs {
     /// Seconds that a watch lasts at least when it does not say how long
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, help_heading = "API server")]
     pub min_request_timeout: u64,
+    /// Queue and refuse requests by FlowSchemas and PriorityLevelConfigurations
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "API server")]
+    pub enable_priority_and_fairness: bool,
     /// Requests that change nothing, handled at once
     #[arg(long, value_name = "N", default_value_t = 400, help_heading = "API server")]
     pub max_requests_inflight: usize,

@@ -221,6 +221,7 @@ fn settings(args: &UpArgs) -> Result<Settings> {
         runtime_config,
         request_timeout: Duration::from_secs(args.request_timeout),
         min_request_timeout: Duration::from_secs(args.min_request_timeout),
+        priority_and_fairness: args.enable_priority_and_fairness,
         max_requests_inflight: args.max_requests_inflight,
         max_mutating_requests_inflight: args.max_mutating_requests_inflight,
         pod_security,

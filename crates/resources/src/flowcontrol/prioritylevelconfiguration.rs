@@ -192,10 +192,9 @@ fn validate_queuing(queuing: &Field, errors: &mut Errors) {
     }
 }
 
-/// How many bits it takes to choose any hand.
+/// About how many bits it takes to choose any hand.
 fn entropy(deck: i64, hand: i64) -> u32 {
-    // No hand of more cards fits in as many bits.
-    (0..hand.min(64)).map(|dealt| ((deck - dealt) as f64).log2()).sum::<f64>().ceil() as u32
+    ((deck as f64).log2() * hand as f64).ceil() as u32
 }
 
 fn validate_mandatory(name: &str, spec: &Field, errors: &mut Errors) {
