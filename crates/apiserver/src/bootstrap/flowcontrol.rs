@@ -76,7 +76,8 @@ mod tests {
     #[test]
     fn what_is_mended() {
         let level = "PriorityLevelConfiguration";
-        let cases: &[(&str, &str, fn(&mut Value), bool)] = &[
+        type Case = (&'static str, &'static str, fn(&mut Value), bool);
+        let cases: &[Case] = &[
             (level, "system", |_| {}, false),
             (level, "system", |o| o.set_path(&["spec", "limited", "lendablePercent"], 1), true),
             (

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn divisions() {
-        let cases: &[(f64, &[Claim], Option<&[f64]>)] = &[
+        type Case<'a> = (f64, &'a [Claim], Option<&'a [f64]>);
+        let cases: &[Case] = &[
             (10.0, &[claim(0.0, 1.0, 100.0), claim(0.0, 4.0, 100.0)], Some(&[2.0, 8.0])),
             // One is held up by its lower bound, one is held down by its upper bound.
             (10.0, &[claim(5.0, 5.0, 100.0), claim(0.0, 10.0, 100.0), claim(0.0, 10.0, 1.0)], Some(&[5.0, 4.0, 1.0])),
