@@ -50,7 +50,8 @@ bench: ## benchmarks as JSON lines; one of them: make bench BENCH=name
 .PHONY: soak
 soak: setup ## the tests with long counts
 	CANOPUS_SOAK_KILLS=$${CANOPUS_SOAK_KILLS:-200} CANOPUS_SOAK_STORE_KILLS=$${CANOPUS_SOAK_STORE_KILLS:-1000} \
-	CANOPUS_SOAK_HISTORIES=$${CANOPUS_SOAK_HISTORIES:-200} PROPTEST_CASES=$${PROPTEST_CASES:-20000} scripts/test.sh --profile fast
+	CANOPUS_SOAK_HISTORIES=$${CANOPUS_SOAK_HISTORIES:-200} CANOPUS_SOAK_FUZZ=$${CANOPUS_SOAK_FUZZ:-600} \
+	PROPTEST_CASES=$${PROPTEST_CASES:-20000} scripts/test.sh --profile fast
 
 .PHONY: clean
 clean: ## remove what was built

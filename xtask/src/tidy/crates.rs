@@ -19,6 +19,7 @@ const EDGES: &[(&str, Option<&[&str]>)] = &[
     ("testkit", None),
     ("canopus", None),
     ("benches", None),
+    ("fuzz", None),
 ];
 
 /// Problems of one crate's manifest.

@@ -30,12 +30,12 @@ pub fn run() -> ExitCode {
 
 fn check(root: &Path) -> io::Result<Vec<String>> {
     let mut problems = Vec::new();
-    for folder in ["crates", "benches"] {
+    for folder in ["crates", "benches", "fuzz"] {
         for manifest in files(&root.join(folder), &|path| path.ends_with("Cargo.toml"))? {
             problems.extend(crates::check(&shown(root, &manifest), &fs::read_to_string(&manifest)?));
         }
     }
-    for folder in ["crates", "benches", "xtask"] {
+    for folder in ["crates", "benches", "fuzz", "xtask"] {
         for file in files(&root.join(folder), &|path| path.extension().is_some_and(|e| e == "rs"))? {
             problems.extend(source::check(&shown(root, &file), &fs::read_to_string(&file)?));
         }
