@@ -45,9 +45,13 @@ impl Client {
     }
 
     async fn with(name: &str, group: &str, settings: Settings) -> Client {
+        Client::of(server_with(settings).await, name, group).await
+    }
+
+    /// A connection to a server that there is.
+    async fn of(server: Arc<Server>, name: &str, group: &str) -> Client {
         let peer = Peer { certificates: vec![client_certificate(name, group)], address: None };
         let (near, far) = tokio::io::duplex(1 << 16);
-        let server = server_with(settings).await;
         let kept = server.clone();
         tokio::spawn(async move { talk(server, Arc::new(peer), far, CancellationToken::new()).await.unwrap() });
         let (requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
@@ -68,6 +72,7 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::copy_from_slice(body.as_ref()))).unwrap();
+        self.requests.ready().await.unwrap();
         self.requests.send_request(request).await.unwrap()
     }
 
