@@ -10,10 +10,6 @@ const MISSING: &[&str] = &[
     "admissionregistration.k8s.io/v1 validatingadmissionpolicies",
     "admissionregistration.k8s.io/v1 validatingadmissionpolicies/status",
     "admissionregistration.k8s.io/v1 validatingadmissionpolicybindings",
-    "flowcontrol.apiserver.k8s.io/v1 flowschemas",
-    "flowcontrol.apiserver.k8s.io/v1 flowschemas/status",
-    "flowcontrol.apiserver.k8s.io/v1 prioritylevelconfigurations",
-    "flowcontrol.apiserver.k8s.io/v1 prioritylevelconfigurations/status",
     "v1 componentstatuses",
 ];
 
