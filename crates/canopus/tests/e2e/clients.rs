@@ -32,7 +32,7 @@ pub fn other_kubectls(c: &Cluster) {
         assert!(kubectl(&["api-resources"], "").contains("deployments"));
         assert!(kubectl(&["explain", "pod.spec.containers.image"], "").contains("FIELD: image <string>"));
         assert!(kubectl(&["describe", "deployment", "web"], "").contains("ScalingReplicaSet"));
-        assert!(kubectl(&["events"], "").contains("deployment/web"));
+        assert!(kubectl(&["events"], "").contains("Deployment/web"));
         kubectl(&["delete", "-f", "-", "--wait"], &web);
     }
 }
