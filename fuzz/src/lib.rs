@@ -119,10 +119,11 @@ fn text(input: &[u8]) -> Option<&str> {
 
 fn json(input: &[u8]) {
     let Ok(value) = json::parse(input) else { return };
-    let written = json::to_vec(&value);
-    // Text, since 1e3 is a float and what is written of it, 1000, isn't.
-    let again = json::parse(&written).map(|again| json::to_vec(&again));
-    assert_eq!(again.ok(), Some(written), "what is written is what was read");
+    // Text, since 1e3 is a float and what is written of it, 1000, isn't; the second one, since -0.0 is written as -0, which
+    // is the integer 0, as upstream has it.
+    let rewritten = |text: &[u8]| json::parse(text).map(|value| json::to_vec(&value)).ok();
+    let first = rewritten(&json::to_vec(&value)).expect("what is written can be read");
+    assert_eq!(rewritten(&first), Some(first), "what is written is what was read");
     // Whoever reads strictly reads the same.
     let _ = json::parse_strict(input);
 }
