@@ -56,7 +56,7 @@ fn roots() -> Roots {
         networking::v1: IPAddress Ingress IngressClass NetworkPolicy ServiceCIDR;
         storage::v1: CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass;
         node::v1: RuntimeClass;
-        admissionregistration::v1: MutatingWebhookConfiguration ValidatingAdmissionPolicy
+        admissionregistration::v1: MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration ValidatingAdmissionPolicy
             ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration;
         certificates::v1: CertificateSigningRequest;
         flowcontrol::v1: FlowSchema PriorityLevelConfiguration;

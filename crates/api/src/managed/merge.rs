@@ -8,7 +8,7 @@ use compact_str::CompactString;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 /// `live` with everything that `config` sets; items of lists are in `config`'s order where both have them.
-pub(super) fn merge(ty: Schema<'_>, live: &Value, config: &Value) -> Result<Value, String> {
+pub fn merge(ty: Schema<'_>, live: &Value, config: &Value) -> Result<Value, String> {
     Ok(merge_place(Atom::root(ty), Some(live), Some(config))?.unwrap_or_default())
 }
 

@@ -13,6 +13,7 @@ mod update;
 
 pub use delta::Delta;
 pub use entry::{Entry, Error, Operation, validate};
+pub use merge::merge;
 pub use scale::{ReplicasPaths, parent_managed_fields, scale_managed_fields};
 pub use set::Set;
 pub use update::{FieldManager, OneVersion, Versions, keep_times_if_unchanged};

@@ -45,6 +45,32 @@ impl Version {
     }
 }
 
+impl Version {
+    /// An object of the request as this version has it.
+    pub fn shown(&self, server: &Server, object: &Value, from: &Request<'_>) -> Result<Value, Status> {
+        let own = from.resource.gvr();
+        let mut object = object.clone();
+        if object.is_null() || self.gvr == own {
+            return Ok(object);
+        }
+        server.served(&own)?.resource.convert_to_storage(&mut object);
+        server.served(&self.gvr)?.resource.convert_from_storage(&mut object);
+        Ok(object)
+    }
+
+    /// An object that somebody changed in this version, back in the request's own, without what the schema does not know
+    /// and with defaults.
+    pub fn taken_back(&self, server: &Server, mut object: Value, to: &Request<'_>) -> Result<Value, Status> {
+        let own = to.resource.gvr();
+        if self.gvr != own {
+            server.served(&self.gvr)?.resource.convert_to_storage(&mut object);
+            server.served(&own)?.resource.convert_from_storage(&mut object);
+        }
+        server.reshape(&own, to.subresource, &mut object)?;
+        Ok(object)
+    }
+}
+
 /// What `rules` (of webhooks) or `matchConstraints` and `matchResources` (of policies and their bindings) say.
 #[derive(Clone, Debug)]
 pub struct Matcher {

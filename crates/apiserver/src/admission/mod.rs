@@ -15,6 +15,7 @@ pub mod plugins;
 pub mod pod_resize_validator;
 pub mod pod_security;
 pub mod pod_topology_labels;
+pub mod policy;
 pub mod priority;
 pub mod rbac_escalation;
 pub mod reinvocation;

@@ -12,6 +12,7 @@ use super::persistent_volume_claim_resize::PersistentVolumeClaimResize;
 use super::pod_resize_validator::PodResizeValidator;
 use super::pod_security::PodSecurity;
 use super::pod_topology_labels::PodTopologyLabels;
+use super::policy::{MutatingPolicies, ValidatingPolicies};
 use super::priority::Priority;
 use super::rbac_escalation::RbacEscalation;
 use super::resource_quota::ResourceQuota;
@@ -53,7 +54,9 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
     }
     plugins.push(Box::new(PodResizeValidator { nodes: core("nodes")? }));
     plugins.extend(certificates::plugins(server));
+    plugins.push(Box::new(MutatingPolicies::new(server)?));
     plugins.push(Box::new(MutatingWebhooks::new(server)?));
+    plugins.push(Box::new(ValidatingPolicies::new(server)?));
     plugins.push(Box::new(ValidatingWebhooks::new(server)?));
     plugins.push(Box::new(ResourceQuota::new(server)?));
     // Upstream has this in the storage of roles and bindings, behind all plugins.

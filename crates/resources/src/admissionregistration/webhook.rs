@@ -1,6 +1,6 @@
 //! What mutating and validating webhooks have in common, and what every `clientConfig` may say.
 
-use super::rule;
+use super::{policy, rule};
 use crate::checks;
 use canopus_api::{Errors, Field, Value, names};
 use std::collections::BTreeSet;
@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 const REVIEW_VERSIONS: &[&str] = &["v1", "v1beta1"];
 const SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun", "Some", "Unknown"];
 const NO_SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun"];
-const MAX_CONDITIONS: usize = 64;
 
 /// Fills in what the webhooks of a configuration leave out.
 pub fn default(configuration: &mut Value, mutating: bool) {
@@ -91,7 +90,7 @@ fn validate_one(hook: &Field, lenient: &Lenient, errors: &mut Errors) {
     checks::label_selector(&hook.at("objectSelector"), errors);
     checks::optional_one_of(&hook.at("reinvocationPolicy"), &["IfNeeded", "Never"], errors);
     client_config(&hook.at("clientConfig"), errors);
-    conditions(&hook.at("matchConditions"), errors);
+    policy::match_conditions(&hook.at("matchConditions"), false, errors);
 }
 
 fn qualified_name(name: &Field, errors: &mut Errors) {
@@ -103,26 +102,6 @@ fn qualified_name(name: &Field, errors: &mut Errors) {
         errors.invalid(name, why.join(","));
     } else if name.str().split('.').count() < 3 {
         errors.invalid(name, "should be a domain with at least three segments separated by dots");
-    }
-}
-
-/// The names of match conditions; their expressions are compiled by the policy engine.
-pub fn conditions(field: &Field, errors: &mut Errors) {
-    let count = field.value.items().len();
-    if count > MAX_CONDITIONS {
-        errors.too_many(field, count, MAX_CONDITIONS);
-    }
-    let mut seen = BTreeSet::new();
-    for condition in field.items() {
-        let (name, expression) = (condition.at("name"), condition.at("expression"));
-        if expression.str().trim().is_empty() {
-            errors.required(&expression, "");
-        }
-        checks::required_check(&name, names::qualified_name, errors);
-        let known = condition.value["name"].str();
-        if !known.is_empty() && !seen.insert(known) {
-            errors.duplicate(&name);
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 pub mod metrics;
 pub mod mutating;
-mod review;
+pub mod review;
 #[cfg(test)]
 mod tests;
 pub mod validating;
@@ -14,6 +14,8 @@ pub use validating::ValidatingWebhooks;
 use super::Request;
 use super::fresh::Fresh;
 use super::matching::{Matcher, Version, exempt};
+use super::policy::conditions::Conditions;
+use super::policy::scope::{Asks, Inputs};
 use crate::authz::changes::Changes;
 use crate::notes;
 use crate::outgoing::{Destination, Failure};
@@ -33,7 +35,7 @@ pub(super) struct Hook {
     pub configuration: String,
     pub name: String,
     matcher: Matcher,
-    conditions: Vec<Value>,
+    conditions: Conditions,
     to: Result<Destination, String>,
     /// The version of AdmissionReview that both sides know.
     review: Option<&'static str>,
@@ -61,7 +63,7 @@ impl Hook {
             configuration: configuration.into(),
             name: name.into(),
             matcher: Matcher::of_webhook(hook),
-            conditions: hook["matchConditions"].items().to_vec(),
+            conditions: Conditions::of(&hook["matchConditions"], false),
             to: Destination::of_client_config(&hook["clientConfig"]),
             review: versions.find_map(|v| ["v1", "v1beta1"].into_iter().find(|known| *known == v)),
             ignore: hook["failurePolicy"].str() == "Ignore",
@@ -124,7 +126,7 @@ impl Webhooks {
         !self.hooks().is_empty() && !exempt(request)
     }
 
-    fn server(&self) -> Result<Arc<Server>, Status> {
+    pub fn server(&self) -> Result<Arc<Server>, Status> {
         self.server.upgrade().ok_or_else(|| Status::unavailable("the server is stopping"))
     }
 
@@ -133,10 +135,17 @@ impl Webhooks {
         let server = self.server()?;
         let version =
             hook.matcher.matches(request, &self.namespaces, || Version::equivalents(&server, request)).await?;
-        if version.is_some() && !hook.conditions.is_empty() {
-            return Err(request.forbidden("match conditions of webhooks cannot be evaluated by this server"));
+        let Some(version) = version else { return Ok(None) };
+        if hook.conditions.is_empty() {
+            return Ok(Some(version));
         }
-        Ok(version)
+        let inputs = Inputs::of(&server, request, &version, None)?;
+        let matches = hook.conditions.hold(&inputs.scope(&Asks { server: &server, user: request.user }, &[]));
+        match matches {
+            Ok(matches) => Ok(matches.then_some(version)),
+            Err(_) if hook.ignore => Ok(None),
+            Err(why) => Err(request.forbidden(&why)),
+        }
     }
 
     /// Puts the request to the webhook; its warnings and annotations are noted.
@@ -231,31 +240,5 @@ impl Webhooks {
                 Err(status)
             }
         }
-    }
-
-    /// The object as `version` has it.
-    pub fn shown(&self, object: &Value, from: &Request<'_>, version: &Version) -> Result<Value, Status> {
-        let own = from.resource.gvr();
-        let mut object = object.clone();
-        if object.is_null() || version.gvr == own {
-            return Ok(object);
-        }
-        let server = self.server()?;
-        server.served(&own)?.resource.convert_to_storage(&mut object);
-        server.served(&version.gvr)?.resource.convert_from_storage(&mut object);
-        Ok(object)
-    }
-
-    /// An object that a webhook changed, back in the request's own version, without what the schema does not know and
-    /// with defaults.
-    pub fn taken_back(&self, mut object: Value, to: &Request<'_>, version: &Version) -> Result<Value, Status> {
-        let server = self.server()?;
-        let own = to.resource.gvr();
-        if version.gvr != own {
-            server.served(&version.gvr)?.resource.convert_to_storage(&mut object);
-            server.served(&own)?.resource.convert_from_storage(&mut object);
-        }
-        server.reshape(&own, to.subresource, &mut object)?;
-        Ok(object)
     }
 }

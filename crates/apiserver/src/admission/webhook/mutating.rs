@@ -41,8 +41,9 @@ impl Plugin for MutatingWebhooks {
                 continue;
             }
             let since = Instant::now();
-            let object = self.0.shown(&request.object, request, &version)?;
-            let old = self.0.shown(request.old, request, &version)?;
+            let server = self.0.server()?;
+            let object = version.shown(&server, &request.object, request)?;
+            let old = version.shown(&server, request.old, request)?;
             let asked = self.0.ask(hook, &version, request, &object, &old).await;
             let done = match asked {
                 Ok(verdict) if verdict.patch.is_empty() => Ok(None),
@@ -52,7 +53,7 @@ impl Plugin for MutatingWebhooks {
             let mut changed = false;
             let trouble = match done {
                 Ok(Some(object)) => {
-                    let object = self.0.taken_back(object, request, &version)?;
+                    let object = version.taken_back(&server, object, request)?;
                     changed = object != request.object;
                     request.object = object;
                     None

@@ -16,19 +16,25 @@ pub fn question(
     object: &Value,
     old: &Value,
 ) -> Value {
+    let mut asked = about(version, request);
+    asked.set("uid", uid);
+    asked.set("object", typed(object, &version.kind));
+    asked.set("oldObject", typed(old, &version.kind));
+    value!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{review}"), "request": asked})
+}
+
+/// What is to be said about a request besides its objects.
+pub fn about(version: &Version, request: &Request<'_>) -> Value {
     let kind = |k: &Gvk| value!({"group": &k.group, "version": &k.version, "kind": &k.kind});
     let resource = |r: &Gvr| value!({"group": &r.group, "version": &r.version, "resource": &r.resource});
     let own = Version::of(request);
     let mut asked = value!({
-        "uid": uid,
         "kind": kind(&version.kind),
         "resource": resource(&version.gvr),
         "requestKind": kind(&own.kind),
         "requestResource": resource(&own.gvr),
         "operation": request.operation.name(),
         "userInfo": user_info(request.user),
-        "object": typed(object, &version.kind),
-        "oldObject": typed(old, &version.kind),
         "dryRun": request.dry_run,
         "options": request.options.to_value(request.operation),
     });
@@ -45,10 +51,10 @@ pub fn question(
             asked.set(field, text);
         }
     }
-    value!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{review}"), "request": asked})
+    asked
 }
 
-fn typed(object: &Value, kind: &Gvk) -> Value {
+pub fn typed(object: &Value, kind: &Gvk) -> Value {
     let mut object = object.clone();
     if !object.is_null() {
         object.set("kind", &kind.kind);

@@ -19,7 +19,8 @@ impl ValidatingWebhooks {
 
     async fn one(&self, hook: &Hook, place: usize, version: &Version, request: &Request<'_>) -> Result<(), Status> {
         let since = Instant::now();
-        let show = |object: &Value| self.0.shown(object, request, version);
+        let server = self.0.server()?;
+        let show = |object: &Value| version.shown(&server, object, request);
         let (object, old) = (show(&request.object)?, show(request.old)?);
         let trouble = self.0.ask(hook, version, request, &object, &old).await.err();
         self.0.settle(hook, place, 0, request, since, trouble)
