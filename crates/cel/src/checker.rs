@@ -159,8 +159,12 @@ impl Checker<'_> {
             Type::Map(of) => of.1.clone(),
             Type::Object(name) => match self.env.field(name, field) {
                 Some(ty) => ty,
-                None => {
+                None if self.env.is_object(name) => {
                     self.issue(id, format!("undefined field '{field}'"));
+                    Type::Error
+                }
+                None => {
+                    self.issue(id, format!("unexpected failed resolution of '{name}'"));
                     Type::Error
                 }
             },

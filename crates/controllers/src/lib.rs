@@ -15,6 +15,7 @@ mod nodeipam;
 mod nodelifecycle;
 mod podgc;
 mod pods;
+mod policystatus;
 mod protection;
 mod replicaset;
 mod resourcequota;
@@ -58,6 +59,7 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     ("serviceaccount-controller", |c| Box::pin(serviceaccount::run(c))),
     ("serviceaccount-token-controller", |c| Box::pin(tokens::run(c))),
     ("taint-eviction-controller", |c| Box::pin(tainteviction::run(c))),
+    ("validatingadmissionpolicy-status-controller", |c| Box::pin(policystatus::run(c))),
     ("volumeattributesclass-protection-controller", |c| Box::pin(protection::run(c, &protection::ATTRIBUTES))),
 ];
 

@@ -22,6 +22,15 @@ pub struct Uses {
 #[derive(Clone, Default)]
 pub struct Expressions {
     variables: Option<BTreeMap<String, Type>>,
+    /// For type checking: what objects and parameters look like.
+    typed: Option<Arc<Typed>>,
+}
+
+/// The types of `object` and `oldObject`, and of `params`.
+struct Typed {
+    object: Type,
+    params: Option<Type>,
+    known: DeclTypes,
 }
 
 impl Expressions {
@@ -32,22 +41,34 @@ impl Expressions {
 
     /// For those of a policy that may have variables.
     pub fn composed() -> Expressions {
-        Expressions { variables: Some(BTreeMap::new()) }
+        Expressions { variables: Some(BTreeMap::new()), typed: None }
+    }
+
+    /// For checking those of a policy against what they are about.
+    pub fn typed(object: DeclType, params: Option<DeclType>) -> Expressions {
+        let (of_object, of_params) = (object.ty(), params.as_ref().map(DeclType::ty));
+        let declared = [Some(("object".to_string(), object)), params.map(|params| ("params".to_string(), params))];
+        let known = DeclTypes::new(declared.into_iter().flatten());
+        let typed = Typed { object: of_object, params: of_params, known };
+        Expressions { variables: Some(BTreeMap::new()), typed: Some(Arc::new(typed)) }
     }
 
     fn env(&self, uses: Uses) -> Env {
+        let typed = self.typed.as_deref();
+        let object = typed.map_or(Type::Dyn, |t| t.object.clone());
         let mut env = Env::new()
-            .variable("object", Type::Dyn)
-            .variable("oldObject", Type::Dyn)
+            .variable("object", object.clone())
+            .variable("oldObject", object)
             .variable("request", request_type().ty())
             .variable("namespaceObject", namespace_type().ty());
         if uses.params {
-            env = env.variable("params", Type::Dyn);
+            env = env.variable("params", typed.and_then(|t| t.params.clone()).unwrap_or(Type::Dyn));
         }
         if uses.authorizer {
-            env = env
-                .variable("authorizer", Type::object("kubernetes.authorization.Authorizer"))
-                .variable("authorizer.requestResource", Type::object("kubernetes.authorization.ResourceCheck"));
+            env = env.variable("authorizer", Type::object("kubernetes.authorization.Authorizer"));
+        }
+        if uses.authorizer && typed.is_none() {
+            env = env.variable("authorizer.requestResource", Type::object("kubernetes.authorization.ResourceCheck"));
         }
         if uses.patches {
             env = env.mutations();
@@ -55,7 +76,12 @@ impl Expressions {
         if self.variables.is_some() {
             env = env.variable("variables", Type::object(VARIABLES));
         }
-        env.types(Arc::new(Types { variables: self.variables.clone().unwrap_or_default() }))
+        env.types(Arc::new(Types { variables: self.variables.clone().unwrap_or_default(), typed: self.typed.clone() }))
+    }
+
+    /// What is wrong with an expression, whatever it yields.
+    pub fn issues(&self, expression: &str, uses: Uses) -> Option<String> {
+        self.env(uses).compile(expression).err().map(|issues| issues_text(&issues))
     }
 
     /// Compiles an expression that must yield one of `returns`. The error is upstream's.
@@ -89,15 +115,22 @@ impl Expressions {
 /// Fields of the request, of the namespace and of the variables.
 struct Types {
     variables: BTreeMap<String, Type>,
+    typed: Option<Arc<Typed>>,
 }
 
 impl TypeProvider for Types {
     fn field(&self, object: &str, field: &str) -> Option<Type> {
-        if object == VARIABLES { self.variables.get(field).cloned() } else { known().field(object, field) }
+        if object == VARIABLES {
+            return self.variables.get(field).cloned();
+        }
+        match self.typed.as_deref().filter(|t| t.known.is_object(object)) {
+            Some(typed) => typed.known.field(object, field),
+            None => known().field(object, field),
+        }
     }
 
     fn is_object(&self, name: &str) -> bool {
-        name == VARIABLES || known().is_object(name)
+        name == VARIABLES || known().is_object(name) || self.typed.as_deref().is_some_and(|t| t.known.is_object(name))
     }
 }
 

@@ -6,6 +6,8 @@ pub mod mutatingadmissionpolicybinding;
 pub mod mutatingwebhookconfiguration;
 pub mod policy;
 pub mod rule;
+pub mod typecheck;
+mod typed;
 pub mod validatingadmissionpolicy;
 pub mod validatingadmissionpolicybinding;
 pub mod validatingwebhookconfiguration;
