@@ -4,7 +4,7 @@
 //! connection of its own, to a `canopus up` in a process of its own. Then in one process again, smaller, to tell by
 //! threads what is spent on whom.
 //!
-//! `CANOPUS_DENSITY=nodes,pods,more` measures another size.
+//! `CANOPUS_DENSITY=nodes,pods,more` measures another size, `CANOPUS_DENSITY_PARTS=in-process,https,by-component` some of the parts.
 
 use anyhow::{Context, Result, ensure};
 use canopus_api::{Api, Gvr, ListOptions, Patch, Status, Target, Value, WriteOptions, value};
@@ -217,18 +217,32 @@ async fn over_https(report: &Report, size: &Size) -> Result<()> {
     measure(report, size, &Measured { admin, nodes: &nodes, server: Some(bench.pid()?) }).await
 }
 
+fn chosen(part: &str) -> bool {
+    std::env::var("CANOPUS_DENSITY_PARTS").map_or(true, |parts| parts.split(',').any(|p| p == part))
+}
+
 fn main() -> Result<()> {
     let size = Size::chosen()?;
     let all = threads("all")?;
-    cluster(&Report::new("density"), &size, [&all; 4])?;
-    all.block_on(over_https(&Report::of("density-https"), &size))?;
+    if chosen("in-process") {
+        cluster(&Report::new("density"), &size, [&all; 4])?;
+    }
+    if chosen("https") {
+        all.block_on(over_https(&Report::of("density-https"), &size))?;
+    }
     all.shutdown_background();
-    // Once more, smaller, to see who spends it.
-    let part = Size { nodes: size.nodes / 2, pods: size.pods / 2, more: 0 };
+    if chosen("by-component") {
+        // Smaller, to see who spends it.
+        by_component(&Size { nodes: size.nodes / 2, pods: size.pods / 2, more: 0 })?;
+    }
+    Ok(())
+}
+
+fn by_component(size: &Size) -> Result<()> {
     let names = ["nodes", "apiserver", "controllers", "scheduler"];
     let runtimes = names.map(threads).into_iter().collect::<Result<Vec<_>>>()?;
     let [nodes, server, controllers, scheduler] = &runtimes[..] else { unreachable!("there are four") };
-    cluster(&Report::of("density-by-component"), &part, [nodes, server, controllers, scheduler])?;
+    cluster(&Report::of("density-by-component"), size, [nodes, server, controllers, scheduler])?;
     runtimes.into_iter().for_each(Runtime::shutdown_background);
     Ok(())
 }
