@@ -34,6 +34,7 @@ pub type Events = AtomicHistogram<9>;
 pub struct Metrics {
     pub requests: Requests,
     pub webhooks: Arc<crate::admission::webhook::metrics::Metrics>,
+    pub policies: crate::admission::policy::metrics::Metrics,
     events: Mutex<BTreeMap<Gvr, Arc<Events>>>,
     authentications: Counters<1>,
     authentication_times: Histograms<1>,
@@ -50,6 +51,7 @@ impl Default for Metrics {
         Metrics {
             requests: Requests::default(),
             webhooks: Arc::default(),
+            policies: Default::default(),
             events: Mutex::default(),
             authentications: Counters::new(
                 "authentication_attempts",
@@ -177,6 +179,7 @@ pub fn text(server: &Server) -> String {
         gates.admission.write_metrics(&mut out);
     }
     metrics.webhooks.render(&mut out);
+    metrics.policies.write(&mut out);
     caches::write(&server.catalog.table(), &mut out);
     metrics.requests.write(&mut out);
     render_inflight(server.inflight.current(), &mut out);

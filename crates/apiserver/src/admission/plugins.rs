@@ -12,7 +12,7 @@ use super::persistent_volume_claim_resize::PersistentVolumeClaimResize;
 use super::pod_resize_validator::PodResizeValidator;
 use super::pod_security::PodSecurity;
 use super::pod_topology_labels::PodTopologyLabels;
-use super::policy::{MutatingPolicies, ValidatingPolicies};
+use super::policy::{MutatingPolicies, PolicyParams, ValidatingPolicies};
 use super::priority::Priority;
 use super::rbac_escalation::RbacEscalation;
 use super::resource_quota::ResourceQuota;
@@ -59,7 +59,8 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
     plugins.push(Box::new(ValidatingPolicies::new(server)?));
     plugins.push(Box::new(ValidatingWebhooks::new(server)?));
     plugins.push(Box::new(ResourceQuota::new(server)?));
-    // Upstream has this in the storage of roles and bindings, behind all plugins.
+    // Upstream has these in the storage of what they are about, behind all plugins.
+    plugins.push(Box::new(PolicyParams::new(server)));
     plugins.push(Box::new(RbacEscalation { rbac: rbac.clone() }));
     Ok(Chain::new(plugins))
 }

@@ -1,7 +1,9 @@
 //! ValidatingAdmissionPolicy and MutatingAdmissionPolicy: the cluster's own rules as expressions (upstream `plugin/policy`,
 //! KEP-3488, KEP-3962). Policies are compiled when they change; without any the plugins cost a look at two numbers.
 
+pub mod authorize;
 pub mod conditions;
+pub mod metrics;
 pub mod mutating;
 pub mod params;
 pub mod scope;
@@ -10,6 +12,7 @@ pub mod validating;
 #[cfg(test)]
 mod tests;
 
+pub use authorize::PolicyParams;
 pub use mutating::MutatingPolicies;
 pub use validating::ValidatingPolicies;
 

@@ -11,6 +11,7 @@ use canopus_api::{Status, Value, managed, patch, value};
 use canopus_cel::{List, Program, RUNTIME_BUDGET, Struct, Val};
 use canopus_resources::admissionregistration::expressions::{Expressions, Uses, apply_configuration, json_patch};
 use std::sync::Arc;
+use std::time::Instant;
 
 const NAME: &str = "MutatingAdmissionPolicy";
 
@@ -219,7 +220,11 @@ impl MutatingPolicies {
         let mut wrong = Vec::new();
         let before = inputs.object().clone();
         for mutation in &policy.rules.steps {
-            match mutation.result(server, policy, &inputs, &asks, version) {
+            let started = Instant::now();
+            let result = mutation.result(server, policy, &inputs, &asks, version);
+            let error = result.as_ref().err().map(String::as_str);
+            server.metrics.policies.mutated(&policy.name, &binding.name, error, started.elapsed());
+            match result {
                 Ok(Some(object)) => inputs.set_object(object),
                 Ok(None) => {}
                 Err(why) => wrong.push(why),

@@ -8,7 +8,7 @@ use canopus_api::{LabelSelector, ListOptions, Object, Value};
 use std::sync::Arc;
 
 /// The resource of a kind, if there is one.
-fn resource(server: &Server, api_version: &str, kind: &str) -> Option<Arc<Served>> {
+pub(super) fn resource(server: &Server, api_version: &str, kind: &str) -> Option<Arc<Served>> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let table = server.catalog.table();
     let mut all = table.all();

@@ -192,6 +192,76 @@ async fn a_mutation_that_fails_refuses() {
 }
 
 #[tokio::test]
+async fn what_is_counted() {
+    let cluster = Cluster::new().await;
+    let spec = value!({"validations": [{"expression": "object.data.x == '1'"}]});
+    cluster.policy("validating", spec, value!({"validationActions": ["Deny", "Audit"]})).await;
+    assert!(cluster.create(map("m", value!({"x": "2"}))).await.is_err());
+    assert!(cluster.create(map("m", value!({"x": "1"}))).await.is_ok());
+    let text = crate::metrics::text(&cluster.server);
+    for action in ["audit", "deny"] {
+        let line = format!(
+            "apiserver_validating_admission_policy_check_total{{policy=\"p\",policy_binding=\"b\",error_type=\"invalid_error\",enforcement_action=\"{action}\"}} 1\n"
+        );
+        assert!(text.contains(&line), "{line}");
+    }
+    assert_eq!(text.matches("apiserver_validating_admission_policy_check_duration_seconds_count").count(), 2);
+}
+
+#[tokio::test]
+async fn only_who_reads_parameters_says_what_they_do() {
+    let cluster = Cluster::new().await;
+    let group = "rbac.authorization.k8s.io";
+    let own = value!({"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["*"]});
+    let make = async |plural: &str, object: Value| {
+        let target = Target::new(&Gvr::new(group, "v1", plural), "", "");
+        let revision = cluster.api.create(&target, object, &Default::default()).await.unwrap().revision;
+        cluster.server.cache(group, "v1", plural).unwrap().reached(revision).await.unwrap();
+    };
+    make("clusterroles", value!({"metadata": {"name": "policies"}, "rules": [own]})).await;
+    let role = value!({"apiGroup": group, "kind": "ClusterRole", "name": "policies"});
+    let bob = value!([{"apiGroup": group, "kind": "User", "name": "bob"}]);
+    make("clusterrolebindings", value!({"metadata": {"name": "bob"}, "roleRef": role, "subjects": bob})).await;
+    let api = LocalApi::shared(cluster.server.clone(), User::new("bob", &[]), "tests");
+    let refused = async |plural: &str, spec: Value| {
+        let target = Target::new(&Gvr::new("admissionregistration.k8s.io", "v1", plural), "", "");
+        let object = value!({"metadata": {"name": "mine"}, "spec": spec});
+        api.create(&target, object, &Default::default()).await.unwrap_err().message.to_string()
+    };
+    let policy = value!({"matchConstraints": constraints(), "validations": [{"expression": "params.data.x == '1'"}],
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}});
+    assert_eq!(
+        refused("validatingadmissionpolicies", policy.clone()).await,
+        "ValidatingAdmissionPolicy.admissionregistration.k8s.io \"mine\" is invalid: spec.paramKind: Forbidden: user &{bob  [system:authenticated] map[]} must have \"get\" permission on all objects of the referenced paramKind (kind=ConfigMap, apiVersion=v1)"
+    );
+    let mut binding = value!({"policyName": "mine", "validationActions": ["Deny"],
+        "paramRef": {"name": "secret", "namespace": "default", "parameterNotFoundAction": "Deny"}});
+    let prefix =
+        "ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io \"mine\" is invalid: spec.paramRef: Forbidden: ";
+    assert_eq!(
+        refused("validatingadmissionpolicybindings", binding.clone()).await,
+        format!(
+            "{prefix}unable to get policy mine to determine minimum required permissions and user &{{bob  [system:authenticated] map[]}} does not have \"get\" permission for all groups, versions and resources"
+        )
+    );
+    cluster.make("validatingadmissionpolicies", value!({"metadata": {"name": "mine"}, "spec": policy})).await;
+    assert_eq!(
+        refused("validatingadmissionpolicybindings", binding.clone()).await,
+        format!(
+            "{prefix}user &{{bob  [system:authenticated] map[]}} does not have \"get\" permission on the object referenced by paramRef"
+        )
+    );
+    binding.remove("paramRef");
+    let target =
+        Target::new(&Gvr::new("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings"), "", "");
+    let bound = value!({"metadata": {"name": "mine"}, "spec": binding});
+    assert!(
+        api.create(&target, bound, &Default::default()).await.is_ok(),
+        "without parameters there is nothing to read"
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_a_policy() {
     let cluster = Cluster::new().await;
     let gvr = Gvr::new("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies");

@@ -11,6 +11,7 @@ use canopus_api::{Status, Value, json, value};
 use canopus_cel::{Program, RUNTIME_BUDGET, Val};
 use canopus_resources::admissionregistration::expressions::{ANNOTATION, CONDITION, Expressions, MESSAGE, Uses};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const NAME: &str = "ValidatingAdmissionPolicy";
 /// A longer message is not used.
@@ -60,24 +61,35 @@ struct Denial {
     reason: String,
     /// Of the validation.
     place: usize,
+    /// How long it took to find out.
+    took: Duration,
+}
+
+/// Something is wrong before an expression was false.
+fn broken(why: String) -> Denial {
+    Denial { message: why, reason: String::new(), place: 0, took: Duration::ZERO }
 }
 
 /// What came of one policy for one set of parameters.
 #[derive(Default)]
 struct Outcome {
     denials: Vec<Denial>,
+    /// Errors that the failure policy lets pass.
+    ignored: Vec<(String, Duration)>,
     /// Denies, whatever the binding's actions are.
-    broken: Vec<String>,
+    broken: Vec<(String, Duration)>,
     annotations: Vec<(String, String)>,
 }
 
 impl Policy<Rules> {
     fn evaluate(&self, scope: &Scope) -> Outcome {
         let mut outcome = Outcome::default();
-        if let Err(why) = self.evaluate_into(scope, &mut outcome)
-            && !self.ignore
-        {
-            outcome.denials = vec![Denial { message: why, reason: String::new(), place: 0 }];
+        if let Err(why) = self.evaluate_into(scope, &mut outcome) {
+            if self.ignore {
+                outcome.ignored.push((why, Duration::ZERO));
+            } else {
+                outcome.denials = vec![broken(why)];
+            }
         }
         outcome
     }
@@ -89,31 +101,32 @@ impl Policy<Rules> {
         let mut budget = RUNTIME_BUDGET;
         let mut results = Vec::with_capacity(self.rules.validations.len());
         for validation in &self.rules.validations {
-            results.push(scope.run(&validation.program, &mut budget)?);
+            let started = Instant::now();
+            let result = scope.run(&validation.program, &mut budget)?;
+            results.push((result, started.elapsed()));
         }
-        let denials = results.into_iter().zip(&self.rules.validations).enumerate();
-        let denials: Vec<Denial> = denials
-            .filter_map(|(place, (result, validation))| match result {
-                Ok(Val::Bool(true)) => None,
+        for (place, ((result, took), validation)) in results.into_iter().zip(&self.rules.validations).enumerate() {
+            match result {
+                Ok(Val::Bool(true)) => {}
                 Ok(_) => {
                     let message = validation.message(scope, &mut budget);
                     let reason = if validation.reason.is_empty() { "Invalid" } else { &validation.reason };
-                    Some(Denial { message, reason: reason.into(), place })
+                    outcome.denials.push(Denial { message, reason: reason.into(), place, took });
                 }
-                Err(_) if self.ignore => None,
-                Err(message) => Some(Denial { message, reason: String::new(), place }),
-            })
-            .collect();
-        outcome.denials = denials;
+                Err(why) if self.ignore => outcome.ignored.push((why, took)),
+                Err(message) => outcome.denials.push(Denial { message, reason: String::new(), place, took }),
+            }
+        }
         let mut budget = RUNTIME_BUDGET;
         for (key, program) in &self.rules.annotations {
+            let started = Instant::now();
             match scope.run(program, &mut budget)? {
                 Ok(Val::Str(text)) if !text.trim().is_empty() => {
                     outcome.annotations.push((key.clone(), text.trim().to_string()));
                 }
                 Ok(_) => {}
                 Err(_) if self.ignore => {}
-                Err(why) => outcome.broken.push(why),
+                Err(why) => outcome.broken.push((why, started.elapsed())),
             }
         }
         Ok(())
@@ -149,7 +162,6 @@ impl ValidatingPolicies {
         request: &Request<'_>,
     ) -> Result<Vec<(Option<String>, Denial)>, Status> {
         let mut denied = Vec::new();
-        let broken = |why: String| Denial { message: why, reason: String::new(), place: 0 };
         let version = match self.0.concerned(policy, request).await {
             Ok(Some(version)) => version,
             Ok(None) => return Ok(denied),
@@ -188,13 +200,21 @@ impl ValidatingPolicies {
                 };
                 inputs.params = param;
                 let outcome = policy.evaluate(&inputs.scope(&asks, &policy.variables));
+                let count = |message: &str, action: &str, took: Duration| {
+                    server.metrics.policies.checked(&policy.name, &binding.name, message, action, took);
+                };
+                outcome.ignored.iter().for_each(|(why, took)| count(why, "allow", *took));
                 for denial in outcome.denials {
                     note(policy, binding, &denial);
+                    binding.actions.iter().for_each(|a| count(&denial.message, &a.to_lowercase(), denial.took));
                     if binding.actions.iter().any(|a| a == "Deny") {
                         denied.push((Some(binding.name.clone()), denial));
                     }
                 }
-                denied.extend(outcome.broken.into_iter().map(|why| (Some(binding.name.clone()), broken(why))));
+                for (why, took) in outcome.broken {
+                    count(&why, "deny", took);
+                    denied.push((Some(binding.name.clone()), broken(why)));
+                }
                 outcome.annotations.into_iter().for_each(|(key, text)| collect(&mut annotations, key, text));
             }
         }
