@@ -37,6 +37,7 @@ pub mod server;
 pub mod service_ips;
 pub mod settings;
 pub mod storage;
+mod strict;
 pub mod surroundings;
 #[cfg(test)]
 mod testing;

@@ -21,17 +21,19 @@ impl LocalApi {
         Arc::new(LocalApi { server, user, manager: manager.into() })
     }
 
-    fn allow(&self, verb: &str, target: &Target) -> Result<()> {
-        self.server.authorize(&Attributes::target(&self.user, verb, target))
+    async fn allow(&self, verb: &str, target: &Target) -> Result<()> {
+        self.server.authorize(&Attributes::target(&self.user, verb, target)).await
     }
 
-    fn allow_selected(&self, verb: &str, target: &Target, options: &ListOptions) -> Result<()> {
+    async fn allow_selected(&self, verb: &str, target: &Target, options: &ListOptions) -> Result<()> {
         let target = if verb == "deletecollection" { target.clone() } else { pinned(target, options) };
-        self.server.authorize(&Attributes {
-            fields: &options.fields.terms,
-            labels: options.labels.requirements(),
-            ..Attributes::target(&self.user, verb, &target)
-        })
+        self.server
+            .authorize(&Attributes {
+                fields: &options.fields.terms,
+                labels: options.labels.requirements(),
+                ..Attributes::target(&self.user, verb, &target)
+            })
+            .await
     }
 
     /// Tells the audit log, if there is one.
@@ -72,7 +74,7 @@ impl LocalApi {
 impl Api for LocalApi {
     async fn get(&self, target: &Target) -> Result<Arc<Object>> {
         let work = async {
-            self.allow("get", target)?;
+            self.allow("get", target).await?;
             if target.subresource.is_empty() || target.subresource == "status" {
                 return self.server.get(target, None).await;
             }
@@ -83,7 +85,7 @@ impl Api for LocalApi {
 
     async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
         let work = async {
-            self.allow_selected("list", target, options)?;
+            self.allow_selected("list", target, options).await?;
             self.server.list(target, options).await
         };
         self.recorded("list", target, None, work, |_| None).await
@@ -91,7 +93,7 @@ impl Api for LocalApi {
 
     async fn watch(&self, target: &Target, options: &ListOptions) -> Result<Watch> {
         let work = async {
-            self.allow_selected("watch", target, options)?;
+            self.allow_selected("watch", target, options).await?;
             self.server.watch(target, options).await
         };
         self.recorded("watch", target, None, work, |_| None).await
@@ -100,7 +102,7 @@ impl Api for LocalApi {
     async fn create(&self, target: &Target, body: Value, options: &WriteOptions) -> Result<Arc<Object>> {
         let shown = self.shown(&body);
         let work = async {
-            self.allow("create", target)?;
+            self.allow("create", target).await?;
             let (server, user, target, options) =
                 (self.server.clone(), self.user.clone(), target.clone(), self.options(options));
             self.detached(async move { Ok(server.post(&user, &target, body, &options).await?.object) }).await
@@ -111,7 +113,7 @@ impl Api for LocalApi {
     async fn update(&self, target: &Target, body: Value, options: &WriteOptions) -> Result<Arc<Object>> {
         let shown = self.shown(&body);
         let work = async {
-            self.allow("update", target)?;
+            self.allow("update", target).await?;
             let (server, user, target, options) =
                 (self.server.clone(), self.user.clone(), target.clone(), self.options(options));
             self.detached(async move { Ok(server.put_target(&user, &target, body, &options).await?.object) }).await
@@ -121,7 +123,7 @@ impl Api for LocalApi {
 
     async fn patch(&self, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Arc<Object>> {
         let work = async {
-            self.allow("patch", target)?;
+            self.allow("patch", target).await?;
             let (server, user, target, options) =
                 (self.server.clone(), self.user.clone(), target.clone(), self.options(options));
             self.detached(async move { Ok(server.patch_target(&user, &target, patch, &options).await?.object) }).await
@@ -131,7 +133,7 @@ impl Api for LocalApi {
 
     async fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Arc<Object>> {
         let work = async {
-            self.allow("delete", target)?;
+            self.allow("delete", target).await?;
             let (server, user, target, options) =
                 (self.server.clone(), self.user.clone(), target.clone(), options.clone());
             self.detached(async move { Ok(server.delete(&user, &target, &options).await?.object) }).await
@@ -141,7 +143,7 @@ impl Api for LocalApi {
 
     async fn delete_collection(&self, target: &Target, list: &ListOptions, options: &DeleteOptions) -> Result<()> {
         let work = async {
-            self.allow_selected("deletecollection", target, list)?;
+            self.allow_selected("deletecollection", target, list).await?;
             self.server.delete_collection(&self.user, target, list, options).await.map(|_| ())
         };
         self.recorded("deletecollection", target, None, work, |()| None).await

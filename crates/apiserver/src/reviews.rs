@@ -1,5 +1,6 @@
 //! Requests in the form of objects: who am I, may I, is this token good. Answered and forgotten.
 
+use crate::authz::chain::aggregate;
 use crate::authz::{Attributes, Decision};
 use crate::handlers::Written;
 use crate::served::Served;
@@ -12,7 +13,7 @@ use canopus_api::{
 use std::sync::Arc;
 
 impl Server {
-    pub(crate) fn review(
+    pub(crate) async fn review(
         &self,
         user: &User,
         served: &Arc<Served>,
@@ -28,18 +29,18 @@ impl Server {
         }
         let status = match served.info().plural {
             "selfsubjectreviews" => value!({"userInfo": user_info(user)}),
-            "selfsubjectaccessreviews" => self.access(user, &body["spec"])?,
-            "subjectaccessreviews" => self.access(&subject(&body["spec"]), &body["spec"])?,
+            "selfsubjectaccessreviews" => self.access(user, &body["spec"]).await?,
+            "subjectaccessreviews" => self.access(&subject(&body["spec"]), &body["spec"]).await?,
             "localsubjectaccessreviews" => {
                 if body["spec"]["resourceAttributes"]["namespace"].str() != target.namespace {
                     let message =
                         format!("spec.resourceAttributes.namespace must match namespace: {}", target.namespace);
                     return Err(Status::bad_request(message));
                 }
-                self.access(&subject(&body["spec"]), &body["spec"])?
+                self.access(&subject(&body["spec"]), &body["spec"]).await?
             }
             "selfsubjectrulesreviews" => self.rules(user, &body["spec"])?,
-            "tokenreviews" => self.token_review(&body["spec"])?,
+            "tokenreviews" => self.token_review(&body["spec"]).await?,
             _ => return Err(Status::no_such_resource()),
         };
         body.set("status", status);
@@ -48,7 +49,7 @@ impl Server {
         Ok(Written { object, created: true, warnings })
     }
 
-    fn access(&self, user: &User, spec: &Value) -> Result<Value> {
+    async fn access(&self, user: &User, spec: &Value) -> Result<Value> {
         let (resource, other) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
         let (fields, labels) =
             (Selected::fields(&resource["fieldSelector"]), Selected::labels(&resource["labelSelector"]));
@@ -69,7 +70,8 @@ impl Server {
             }
         };
         let mut status = value!({"allowed": false});
-        let reason = match self.gates.get()?.authorizer.authorize(&attributes) {
+        let verdict = self.verdict(&attributes).await?;
+        let reason = match verdict.decision {
             Decision::Allow(reason) => {
                 status.set("allowed", true);
                 reason
@@ -83,43 +85,63 @@ impl Server {
         if !reason.is_empty() {
             status.set("reason", reason);
         }
-        let ignored: Vec<String> =
-            [fields.ignored("fieldSelector"), labels.ignored("labelSelector")].into_iter().flatten().collect();
-        if !ignored.is_empty() {
-            status.set("evaluationError", ignored.join("; "));
+        let wrong = [verdict.error, fields.ignored("fieldSelector"), labels.ignored("labelSelector")];
+        let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+        if !wrong.is_empty() {
+            status.set("evaluationError", wrong.join("; "));
         }
         Ok(status)
     }
 
     fn rules(&self, user: &User, spec: &Value) -> Result<Value> {
-        let rules = self.gates.get()?.authorizer.rules(user, spec["namespace"].str()).unwrap_or_default();
-        Ok(value!({
+        let namespace = spec["namespace"].str();
+        if namespace.is_empty() {
+            return Err(Status::bad_request("no namespace on request"));
+        }
+        let rules = self.gates.get()?.authorizer.rules(user, namespace);
+        let mut status = value!({
             "resourceRules": Value::Array(rules.resource),
             "nonResourceRules": Value::Array(rules.non_resource),
-            "incomplete": false,
-        }))
+            "incomplete": rules.incomplete,
+        });
+        if let Some(error) = aggregate(&rules.errors) {
+            status.set("evaluationError", error);
+        }
+        Ok(status)
     }
 
-    fn token_review(&self, spec: &Value) -> Result<Value> {
-        let audiences: Vec<String> = spec["audiences"].items().iter().map(|a| a.str().to_string()).collect();
+    async fn token_review(&self, spec: &Value) -> Result<Value> {
+        let gates = self.gates.get()?;
+        let (token, asked) = (spec["token"].str(), &spec["audiences"]);
+        let asked: Vec<String> = asked.items().iter().map(|a| a.str().to_string()).collect();
+        let good = |user: &User, audiences: Vec<String>| {
+            let audiences: Value = audiences.into_iter().collect();
+            value!({"authenticated": true, "user": user_info(user), "audiences": audiences})
+        };
         let mut why = Vec::new();
-        for authenticator in &self.gates.get()?.authenticators {
-            match authenticator.review(spec["token"].str(), &audiences) {
+        for authenticator in &gates.authenticators {
+            match authenticator.review(token, &asked) {
                 Ok(None) => {}
                 Ok(Some((user, mut good_for))) => {
                     if good_for.is_empty() {
-                        good_for = self.gates.get()?.tokens.audiences().to_vec();
+                        good_for = gates.tokens.audiences().to_vec();
                     }
-                    let good_for: Value = good_for.into_iter().collect();
-                    return Ok(value!({"authenticated": true, "user": user_info(&user), "audiences": good_for}));
+                    return Ok(good(&user, good_for));
                 }
                 Err(error) => why.push(error.to_string()),
             }
         }
+        let asked = if asked.is_empty() { gates.tokens.audiences() } else { &asked };
+        for authenticator in &gates.token_authenticators {
+            match authenticator.check(self, token, asked).await {
+                Ok(None) => {}
+                Ok(Some((user, good_for))) => return Ok(good(&user, good_for)),
+                Err(error) => why.push(error.to_string()),
+            }
+        }
         let mut status = value!({"user": {}});
-        if !why.is_empty() {
-            let all = why.join(", ");
-            status.set("error", if why.len() > 1 { format!("[{all}]") } else { all });
+        if let Some(error) = aggregate(&why) {
+            status.set("error", error);
         }
         Ok(status)
     }

@@ -2,8 +2,8 @@
 
 use crate::admission::Chain;
 use crate::aggregator::Aggregator;
-use crate::authn::Authenticator;
-use crate::authz::{Attributes, Authorizer, Decision, forbidden};
+use crate::authn::{Authenticator, TokenAuthenticator};
+use crate::authz::{Attributes, Decision, Union, Verdict, forbidden};
 use crate::cache::Cache;
 use crate::catalog::{Catalog, Members};
 use crate::flowcontrol::FlowControl;
@@ -91,10 +91,13 @@ pub struct Gatekeepers {
     parts: RwLock<Option<Arc<Gates>>>,
 }
 
+#[derive(Clone)]
 pub struct Gates {
     pub authenticators: Vec<Arc<dyn Authenticator>>,
-    pub authorizer: Box<dyn Authorizer>,
-    pub admission: Chain,
+    /// Asked, in this order, about tokens that none of the others knows.
+    pub token_authenticators: Vec<Arc<dyn TokenAuthenticator>>,
+    pub authorizer: Arc<Union>,
+    pub admission: Arc<Chain>,
     pub tokens: Arc<dyn TokenIssuer>,
     pub nodes: Arc<crate::node_proxy::NodeProxy>,
 }
@@ -102,6 +105,13 @@ pub struct Gates {
 impl Gatekeepers {
     pub fn set(&self, gates: Gates) {
         *self.parts.write() = Some(Arc::new(gates));
+    }
+
+    /// Lets others decide what is authorized from now on.
+    pub fn set_authorizer(&self, authorizer: Union) -> Result<()> {
+        let gates = Gates { authorizer: Arc::new(authorizer), ..Gates::clone(&*self.get()?) };
+        self.set(gates);
+        Ok(())
     }
 
     pub fn get(&self) -> Result<Arc<Gates>> {
@@ -178,21 +188,50 @@ impl Server {
     }
 
     /// What the authorizers say.
-    pub fn decide(&self, attributes: &Attributes) -> Result<Decision> {
+    ///
+    /// # Errors
+    /// 500 when nobody has an opinion, but one could not be asked.
+    pub async fn decide(&self, attributes: &Attributes<'_>) -> Result<Decision> {
+        let verdict = self.verdict(attributes).await?;
+        match verdict.error {
+            Some(error) if !matches!(verdict.decision, Decision::Allow(_)) => Err(Status::internal(error)),
+            _ => Ok(verdict.decision),
+        }
+    }
+
+    /// What the authorizers say, and what went wrong.
+    pub async fn verdict(&self, attributes: &Attributes<'_>) -> Result<Verdict> {
         let started = Instant::now();
-        let decision = self.gates.get()?.authorizer.authorize(attributes);
-        let result = match &decision {
+        let verdict = self.gates.get()?.authorizer.authorize(self, attributes).await;
+        self.measure(&verdict, started);
+        Ok(verdict)
+    }
+
+    /// The same for those who cannot wait: if somebody has to be asked over the network, the thread waits.
+    pub fn verdict_now(&self, attributes: &Attributes) -> Result<Verdict> {
+        let started = Instant::now();
+        let authorizer = self.gates.get()?.authorizer.clone();
+        let verdict = match authorizer.authorize_here(attributes) {
+            Some(verdict) => verdict,
+            None => tokio::task::block_in_place(|| self.runtime.block_on(authorizer.authorize(self, attributes))),
+        };
+        self.measure(&verdict, started);
+        Ok(verdict)
+    }
+
+    fn measure(&self, verdict: &Verdict, started: Instant) {
+        let result = match &verdict.decision {
             Decision::Allow(_) => "allowed",
+            _ if verdict.error.is_some() => "error",
             Decision::Deny(_) => "denied",
             Decision::NoOpinion(_) => "no-opinion",
         };
         self.metrics.authorized(result, started.elapsed());
-        Ok(decision)
     }
 
     /// Refuses with upstream's 403 unless `user` may do this.
-    pub fn authorize(&self, attributes: &Attributes) -> Result<()> {
-        match self.decide(attributes)? {
+    pub async fn authorize(&self, attributes: &Attributes<'_>) -> Result<()> {
+        match self.decide(attributes).await? {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(why) | Decision::NoOpinion(why) => Err(forbidden(attributes, &why)),
         }

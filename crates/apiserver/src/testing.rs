@@ -130,8 +130,9 @@ pub async fn server_on(store: Arc<dyn Store>, settings: Settings) -> Arc<Server>
             Arc::new(ClientCertificates::new(clock(), Authority::new(&ca_pem()).unwrap())),
             tokens.clone(),
         ],
-        authorizer: Box::new(standard(&server, &rbac).unwrap()),
-        admission: plugins(&server, &rbac).unwrap(),
+        token_authenticators: Vec::new(),
+        authorizer: Arc::new(standard(&server, &rbac).unwrap()),
+        admission: Arc::new(plugins(&server, &rbac).unwrap()),
         tokens,
         nodes: Arc::new(NodeProxy::new(tls)),
     });

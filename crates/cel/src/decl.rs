@@ -34,6 +34,8 @@ pub struct DeclType {
 pub enum DeclKind {
     /// Whatever the value is.
     Dyn,
+    /// The same, where expressions spell keys as they spell fields: `a.b__dot__c` is the key `b.c`.
+    Escaped,
     Bool,
     Int,
     Double,
@@ -88,7 +90,7 @@ impl DeclType {
     /// What the checker sees.
     pub fn ty(&self) -> Type {
         match &self.kind {
-            DeclKind::Dyn => Type::Dyn,
+            DeclKind::Dyn | DeclKind::Escaped => Type::Dyn,
             DeclKind::Bool => Type::Bool,
             DeclKind::Int => Type::Int,
             DeclKind::Double => Type::Double,

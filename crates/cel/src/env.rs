@@ -1,5 +1,6 @@
 //! What a kind of expression may use, and the way from its text to a program.
 
+use crate::ast::{Expr, Kind, Literal};
 use crate::decl::TypeProvider;
 use crate::issue::Issue;
 use crate::program::Program;
@@ -47,6 +48,11 @@ impl Env {
         Ok(Program { root: plan::plan(self, &checked), result: checked.result, cost, source: source.into() })
     }
 
+    /// Whether an expression asks for `field` of `variable`, be it `variable.field`, `variable.?field` or `has(…)`.
+    pub fn selects(source: &str, variable: &str, field: &str) -> bool {
+        parser::parse(source).is_ok_and(|parsed| selects(&parsed.expr, variable, field))
+    }
+
     pub(crate) fn lookup(&self, name: &str) -> Option<Type> {
         if let Some(ty) = self.variables.get(name) {
             return Some(ty.clone());
@@ -77,6 +83,21 @@ impl Env {
     pub(crate) fn has_function(&self, name: &str) -> bool {
         self.mutation || !crate::signatures::MUTATION_ONLY.contains(&name)
     }
+}
+
+fn selects(expr: &Expr, variable: &str, field: &str) -> bool {
+    let is_variable = |e: &Expr| matches!(&e.kind, Kind::Ident(name) if name == variable);
+    let here = match &expr.kind {
+        Kind::Select { operand, field: name, .. } => name == field && is_variable(operand),
+        Kind::Call { function, target: None, args } if function == "_?._" => match args.as_slice() {
+            [operand, Expr { kind: Kind::Literal(Literal::String(name)), .. }] => name == field && is_variable(operand),
+            _ => false,
+        },
+        _ => false,
+    };
+    let mut found = here;
+    expr.kind.children(&mut |child| found |= selects(child, variable, field));
+    found
 }
 
 fn is_mutation_type(name: &str) -> bool {

@@ -534,3 +534,36 @@ const WORDS: &[&str] = &[
     ".orValue(1)",
     "type(x)",
 ];
+
+#[test]
+fn keys_spelled_as_fields() {
+    let claims = value!({"a.b": {"c-d": [{"e/f": "found"}]}, "plain": 1});
+    let decl = crate::DeclType::new(crate::DeclKind::Escaped, 1);
+    let env = Env::new().variable("claims", Type::map(Type::String, Type::Dyn));
+    for (expression, found) in [
+        ("claims.a__dot__b.c__dash__d[0].e__slash__f == 'found'", true),
+        ("claims['a.b']['c-d'][0]['e/f'] == 'found'", true),
+        ("has(claims.a__dot__b) && !has(claims.b__dot__a) && has(claims.plain)", true),
+        ("claims.all(k, k in ['a.b', 'plain'])", true),
+    ] {
+        let program = env.compile(expression).unwrap();
+        let done = program.eval(&[("claims", Val::declared(&claims, &decl))], PER_CALL_LIMIT);
+        assert_eq!(done.value.unwrap().as_bool(), Some(found), "{expression}");
+    }
+}
+
+#[test]
+fn what_an_expression_asks_for() {
+    for source in [
+        "claims.email",
+        "'x' + claims.email",
+        "claims.?email.orValue('')",
+        "has(claims.email)",
+        "[1].all(i, claims.email == '')",
+    ] {
+        assert!(Env::selects(source, "claims", "email"), "{source}");
+    }
+    for source in ["claims.email_verified", "claims['email']", "user.email", "'claims.email'", "("] {
+        assert!(!Env::selects(source, "claims", "email"), "{source}");
+    }
+}

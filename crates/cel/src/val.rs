@@ -141,7 +141,10 @@ impl<'a> Val<'a> {
                 crate::time::parse_duration(s).map_or_else(|| Val::json(value), Val::Duration)
             }
             (DeclKind::List(..), Value::Array(items)) => Val::List(List::Json(items, Some(decl))),
-            (DeclKind::Map(_) | DeclKind::Object(_), Value::Object(map)) => Val::Map(Map::Json(map, Some(decl))),
+            (DeclKind::Escaped, Value::Array(items)) => Val::List(List::Json(items, Some(decl))),
+            (DeclKind::Map(_) | DeclKind::Object(_) | DeclKind::Escaped, Value::Object(map)) => {
+                Val::Map(Map::Json(map, Some(decl)))
+            }
             _ => Val::json(value),
         }
     }
@@ -356,8 +359,9 @@ impl<'a> List<'a> {
 
     pub fn get(&self, i: usize) -> Option<Val<'a>> {
         match self {
-            List::Json(items, decl) => items.get(i).map(|v| match decl.map(|d| &d.kind) {
-                Some(DeclKind::List(of, _)) => Val::declared(v, of),
+            List::Json(items, decl) => items.get(i).map(|v| match decl.map(|d| (d, &d.kind)) {
+                Some((_, DeclKind::List(of, _))) => Val::declared(v, of),
+                Some((decl, DeclKind::Escaped)) => Val::declared(v, decl),
                 _ => Val::json(v),
             }),
             List::Made(items) => items.get(i).cloned(),
@@ -415,6 +419,10 @@ impl<'a> Map<'a> {
                     Some(Val::declared(value, field))
                 }
                 DeclKind::Map(of) => map.get(name).map(|v| Val::declared(v, of)),
+                DeclKind::Escaped => {
+                    let spelled = crate::escape::unescape(name);
+                    map.get(spelled.as_deref().unwrap_or(name)).map(|v| Val::declared(v, decl))
+                }
                 _ => map.get(name).map(Val::json),
             },
             Map::Made(made) => made.field(name),
@@ -426,9 +434,10 @@ impl<'a> Map<'a> {
             Map::Json(map, decl) => {
                 let (map, decl) = (*map, *decl);
                 Box::new(map.iter().map(move |(k, v)| {
-                    let value = match decl.map(|d| &d.kind) {
-                        Some(DeclKind::Map(of)) => Val::declared(v, of),
-                        Some(DeclKind::Object(object)) => {
+                    let value = match decl.map(|d| (d, &d.kind)) {
+                        Some((_, DeclKind::Map(of))) => Val::declared(v, of),
+                        Some((decl, DeclKind::Escaped)) => Val::declared(v, decl),
+                        Some((_, DeclKind::Object(object))) => {
                             match crate::escape::escape(k).and_then(|k| object.fields.get(&k)) {
                                 Some(field) => Val::declared(v, field),
                                 None => Val::json(v),

@@ -104,8 +104,9 @@ async fn serve(path: &Path, shutdown: CancellationToken) -> Result<Arc<Server>> 
     let rbac = Rbac::of(&server).map_err(failed)?;
     server.gates.set(Gates {
         authenticators: vec![tokens.clone()],
-        authorizer: Box::new(privileged::standard(&server, &rbac).map_err(failed)?),
-        admission: admission::plugins::plugins(&server, &rbac).map_err(failed)?,
+        token_authenticators: Vec::new(),
+        authorizer: Arc::new(privileged::standard(&server, &rbac).map_err(failed)?),
+        admission: Arc::new(admission::plugins::plugins(&server, &rbac).map_err(failed)?),
         tokens,
         nodes: Arc::new(NodeProxy::new(Arc::new(pki::client_config("", None)?))),
     });

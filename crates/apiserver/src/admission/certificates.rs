@@ -17,7 +17,7 @@ const PLURAL: &str = "certificatesigningrequests";
 const CLIENTS: &str = "kubernetes.io/kube-apiserver-client";
 
 /// Whether `user` may `approve`, `attest` or `sign` for a signer, by its name or by all of its domain.
-fn authorized(server: &Weak<Server>, user: &User, verb: &str, signer: &str) -> Result<bool> {
+async fn authorized(server: &Weak<Server>, user: &User, verb: &str, signer: &str) -> Result<bool> {
     let server = server.upgrade().ok_or_else(|| Status::unavailable("the server is stopping"))?;
     let all = format!("{}/*", signer.split('/').next().unwrap_or(""));
     for name in [signer, &all] {
@@ -29,7 +29,7 @@ fn authorized(server: &Weak<Server>, user: &User, verb: &str, signer: &str) -> R
             name,
             ..Attributes::path(user, verb, "")
         };
-        if matches!(server.decide(&attributes)?, Decision::Allow(_)) {
+        if matches!(server.decide(&attributes).await?, Decision::Allow(_)) {
             return Ok(true);
         }
     }
@@ -50,7 +50,7 @@ impl Plugin for CertificateApproval {
 
     async fn validate(&self, request: &Request<'_>) -> Result<()> {
         let signer = request.old["spec"]["signerName"].str();
-        match authorized(&self.0, request.user, "approve", signer)? {
+        match authorized(&self.0, request.user, "approve", signer).await? {
             true => Ok(()),
             false => {
                 Err(request.forbidden(&format!("user not permitted to approve requests with signerName {signer:?}")))
@@ -77,7 +77,7 @@ impl Plugin for CertificateSigning {
             return Ok(());
         }
         let signer = request.old["spec"]["signerName"].str();
-        match authorized(&self.0, request.user, "sign", signer)? {
+        match authorized(&self.0, request.user, "sign", signer).await? {
             true => Ok(()),
             false => Err(request.forbidden(&format!("user not permitted to sign requests with signerName {signer:?}"))),
         }

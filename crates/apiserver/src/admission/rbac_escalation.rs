@@ -4,22 +4,26 @@
 use super::{Operation, Plugin, Request};
 use crate::authz::rbac::Rbac;
 use crate::authz::rule::{Rule, quoted};
-use crate::authz::{Attributes, Authorizer, Decision};
+use crate::authz::{Attributes, Decision};
+use crate::server::Server;
 use crate::user::MASTERS;
 use async_trait::async_trait;
 use canopus_api::{Status, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 pub struct RbacEscalation {
     pub rbac: Arc<Rbac>,
+    /// Whether somebody may `escalate` or `bind` is for all authorizers to say.
+    pub server: Weak<Server>,
 }
 
 impl RbacEscalation {
-    fn may(&self, request: &Request, verb: &str, resource: &str, name: &str) -> bool {
-        let decision = self.rbac.authorize(&Attributes {
+    async fn may(&self, request: &Request<'_>, verb: &str, resource: &str, name: &str) -> bool {
+        let Some(server) = self.server.upgrade() else { return false };
+        let attributes = Attributes {
             is_resource: true,
             group: GROUP,
             version: "*",
@@ -27,15 +31,15 @@ impl RbacEscalation {
             namespace: scope(request),
             name,
             ..Attributes::path(request.user, verb, "")
-        });
-        matches!(decision, Decision::Allow(_))
+        };
+        matches!(server.decide(&attributes).await, Ok(Decision::Allow(_)))
     }
 
-    fn check_role(&self, request: &Request) -> Result<(), String> {
+    async fn check_role(&self, request: &Request<'_>) -> Result<(), String> {
         let name = request.object["metadata"]["name"].str();
         // Upstream has no name yet when it creates.
         let asked = if request.operation == Operation::Create { "" } else { name };
-        if self.may(request, "escalate", request.resource.plural, asked) {
+        if self.may(request, "escalate", request.resource.plural, asked).await {
             return Ok(());
         }
         let rules: Vec<Rule> = request.object["rules"].items().iter().map(Rule::from_value).collect();
@@ -51,10 +55,10 @@ impl RbacEscalation {
         Ok(())
     }
 
-    fn check_binding(&self, request: &Request) -> Result<(), String> {
+    async fn check_binding(&self, request: &Request<'_>) -> Result<(), String> {
         let role = &request.object["roleRef"];
         let resource = if role["kind"].str() == "Role" { "roles" } else { "clusterroles" };
-        if self.may(request, "bind", resource, role["name"].str()) {
+        if self.may(request, "bind", resource, role["name"].str()).await {
             return Ok(());
         }
         let rules = self.rbac.role_rules(role, scope(request))?;
@@ -128,8 +132,8 @@ impl Plugin for RbacEscalation {
             return Ok(());
         }
         let checked = match request.resource.plural {
-            "roles" | "clusterroles" => self.check_role(request),
-            "rolebindings" | "clusterrolebindings" => self.check_binding(request),
+            "roles" | "clusterroles" => self.check_role(request).await,
+            "rolebindings" | "clusterrolebindings" => self.check_binding(request).await,
             _ => Ok(()),
         };
         checked.map_err(|why| request.forbidden(&why))

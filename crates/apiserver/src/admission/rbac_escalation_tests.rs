@@ -10,7 +10,7 @@ fn rules(verbs: &[&str], resource: &str) -> Value {
     value!([{"verbs": verbs, "apiGroups": [""], "resources": [resource]}])
 }
 
-fn plugin() -> RbacEscalation {
+async fn plugin() -> (Arc<Server>, RbacEscalation) {
     let role = |name: &str, rules: Value| value!({"metadata": {"name": name}, "rules": rules});
     let bind =
         value!([{"verbs": ["bind"], "apiGroups": [GROUP], "resources": ["clusterroles"], "resourceNames": ["strong"]}]);
@@ -30,10 +30,13 @@ fn plugin() -> RbacEscalation {
         ])),
         cluster_role_bindings: Arc::new(Objects::new(&[binding("ann", "reader"), binding("bob", "binder")])),
     };
-    RbacEscalation { rbac: Rbac::new(policy) }
+    let (server, rbac) = (crate::testing::server().await, Rbac::new(policy));
+    server.gates.set_authorizer(rbac.clone().into()).unwrap();
+    let plugin = RbacEscalation { rbac, server: Arc::downgrade(&server) };
+    (server, plugin)
 }
 
-async fn ask(user: &str, plural: &str, object: Value, old: &Value) -> String {
+async fn ask(plugin: &RbacEscalation, user: &str, plural: &str, object: Value, old: &Value) -> String {
     let user = User::new(user, &[]);
     let request = Request {
         operation: if old.is_null() { Operation::Create } else { Operation::Update },
@@ -48,7 +51,7 @@ async fn ask(user: &str, plural: &str, object: Value, old: &Value) -> String {
         options: Options::None,
         reinvocation: Default::default(),
     };
-    plugin().validate(&request).await.err().map(|e| e.message).unwrap_or_default()
+    plugin.validate(&request).await.err().map(|e| e.message).unwrap_or_default()
 }
 
 #[tokio::test]
@@ -56,16 +59,17 @@ async fn nobody_grants_what_they_lack() {
     let role = |rules: Value| value!({"metadata": {"name": "x"}, "rules": rules});
     let binding = |to: &str| value!({"metadata": {"name": "x"}, "roleRef": {"kind": "ClusterRole", "name": to}});
     let null = Value::Null;
+    let (_server, plugin) = plugin().await;
     let refused = "clusterroles.rbac.authorization.k8s.io \"x\" is forbidden: user \"ann\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"list\"]}";
-    assert_eq!(ask("ann", "clusterroles", role(rules(&["get"], "pods")), &null).await, "");
-    assert_eq!(ask("ann", "clusterroles", role(rules(&["get", "list"], "secrets")), &null).await, refused);
-    assert_eq!(ask("ann", "clusterrolebindings", binding("reader"), &null).await, "");
-    assert!(ask("ann", "clusterrolebindings", binding("strong"), &null).await.contains("not currently held"));
-    assert_eq!(ask("bob", "clusterrolebindings", binding("strong"), &null).await, "");
-    assert!(ask("bob", "clusterrolebindings", binding("reader"), &null).await.contains("not currently held"));
-    assert!(ask("bob", "clusterrolebindings", binding("none"), &null).await.contains("\"none\" not found"));
+    assert_eq!(ask(&plugin, "ann", "clusterroles", role(rules(&["get"], "pods")), &null).await, "");
+    assert_eq!(ask(&plugin, "ann", "clusterroles", role(rules(&["get", "list"], "secrets")), &null).await, refused);
+    assert_eq!(ask(&plugin, "ann", "clusterrolebindings", binding("reader"), &null).await, "");
+    assert!(ask(&plugin, "ann", "clusterrolebindings", binding("strong"), &null).await.contains("not currently held"));
+    assert_eq!(ask(&plugin, "bob", "clusterrolebindings", binding("strong"), &null).await, "");
+    assert!(ask(&plugin, "bob", "clusterrolebindings", binding("reader"), &null).await.contains("not currently held"));
+    assert!(ask(&plugin, "bob", "clusterrolebindings", binding("none"), &null).await.contains("\"none\" not found"));
     // Removing a finalizer grants nothing.
     let mut old = role(rules(&["*"], "nodes"));
     old.set_path(&["metadata", "finalizers"], value!(["x/y"]));
-    assert_eq!(ask("ann", "clusterroles", role(rules(&["*"], "nodes")), &old).await, "");
+    assert_eq!(ask(&plugin, "ann", "clusterroles", role(rules(&["*"], "nodes")), &old).await, "");
 }

@@ -37,14 +37,14 @@ impl Anonymous {
 }
 
 /// The user who sent this. What has authenticated it is removed from the headers.
-pub fn authenticate(
+pub async fn authenticate(
     server: &Server,
     headers: &mut HeaderMap,
     certificates: &[CertificateDer<'static>],
     path: &str,
 ) -> Result<Arc<User>> {
     let started = Instant::now();
-    let found = find(server, headers, certificates, path);
+    let found = find(server, headers, certificates, path).await;
     let result = match &found {
         Ok(Some(_)) => "success",
         Ok(None) => "failure",
@@ -62,7 +62,7 @@ pub fn authenticate(
     }
 }
 
-fn find(
+async fn find(
     server: &Server,
     headers: &mut HeaderMap,
     certificates: &[CertificateDer<'static>],
@@ -87,6 +87,21 @@ fn find(
                 break;
             }
             Err(why) => errors.push(why.0),
+        }
+    }
+    if user.is_none()
+        && let Some(token) = &token
+    {
+        let audiences = gates.tokens.audiences();
+        for authenticator in &gates.token_authenticators {
+            match authenticator.check(server, token, audiences).await {
+                Ok(None) => {}
+                Ok(Some((found, _))) => {
+                    user = Some(found);
+                    break;
+                }
+                Err(why) => errors.push(why.0),
+            }
         }
     }
     if user.is_none() && token.is_some() && errors.is_empty() {
@@ -148,22 +163,22 @@ mod tests {
     #[tokio::test]
     async fn who_says_nothing_is_anonymous() {
         let server = server().await;
-        let ask = |authorization: &str, path: &str| {
+        let ask = async |authorization: &str, path: &str| {
             let mut headers = headers(&[("authorization", authorization.into()), ("x-remote-user", "root".into())]);
-            let user = authenticate(&server, &mut headers, &[], path).map(|user| user.name.to_string());
+            let user = authenticate(&server, &mut headers, &[], path).await.map(|user| user.name.to_string());
             if user.is_ok() {
                 assert!(headers.is_empty(), "what authenticates does not travel on");
             }
             user.map_err(|status| status.code)
         };
-        assert_eq!(ask("Basic YTpi", "/"), Ok("system:anonymous".into()));
-        assert_eq!(ask("Bearer ", "/"), Ok("system:anonymous".into()));
-        assert_eq!(ask("Bearer junk", "/"), Err(401));
+        assert_eq!(ask("Basic YTpi", "/").await, Ok("system:anonymous".into()));
+        assert_eq!(ask("Bearer ", "/").await, Ok("system:anonymous".into()));
+        assert_eq!(ask("Bearer junk", "/").await, Err(401));
         *server.anonymous.write() = Arc::new(Anonymous { enabled: true, paths: vec!["/livez".into()] });
-        assert_eq!(ask("", "/livez"), Ok("system:anonymous".into()));
-        assert_eq!(ask("", "/livez/ping"), Err(401));
+        assert_eq!(ask("", "/livez").await, Ok("system:anonymous".into()));
+        assert_eq!(ask("", "/livez/ping").await, Err(401));
         *server.anonymous.write() = Arc::new(Anonymous { enabled: false, paths: Vec::new() });
-        assert_eq!(ask("", "/livez"), Err(401));
+        assert_eq!(ask("", "/livez").await, Err(401));
     }
 
     #[test]

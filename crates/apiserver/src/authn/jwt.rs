@@ -237,6 +237,11 @@ pub fn verify(keys: &[PublicKey], token: &str) -> Result<Value, Error> {
     part(payload).ok_or(Error::Malformed)
 }
 
+/// What a token's header says that it is signed with.
+pub fn algorithm(token: &str) -> Option<String> {
+    Some(part(token.split('.').next()?)?["alg"].str().into())
+}
+
 /// The claims of a token whose signature has not been checked: good only to see whose it may be.
 pub fn unverified_claims(token: &str) -> Option<Value> {
     if token.len() > MAX_LENGTH {

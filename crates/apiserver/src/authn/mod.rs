@@ -2,16 +2,20 @@
 
 pub mod bootstrap_tokens;
 pub mod certificates;
+pub mod config;
 mod front;
 pub mod jwt;
 pub mod legacy_tokens;
+pub mod oidc;
 pub mod request_header;
 pub mod tokens;
 pub mod trust;
 
 pub use front::{Anonymous, authenticate};
 
+use crate::server::Server;
 use crate::user::User;
+use async_trait::async_trait;
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
@@ -37,6 +41,18 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// Removes what this authenticator reads from the headers, so that nobody behind takes it for the truth.
     fn strip(&self, _headers: &mut HeaderMap) {}
+}
+
+/// Knows bearer tokens of others, whom it may have to ask.
+#[async_trait]
+pub trait TokenAuthenticator: Send + Sync + 'static {
+    /// None: nothing of mine. `audiences` are those whom the token is shown to; answers which of them it is good for.
+    async fn check(
+        &self,
+        server: &Server,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Reviewed>, Unauthenticated>;
 }
 
 /// A user, and the audiences the token is good for.

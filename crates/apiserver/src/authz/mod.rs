@@ -1,5 +1,6 @@
 //! Authorization: may this user do this? Asked in order; the first opinion decides (upstream `authorizer.Authorizer`).
 
+pub mod chain;
 pub mod changes;
 pub mod node;
 pub mod placed;
@@ -7,6 +8,8 @@ pub mod pod_references;
 pub mod privileged;
 pub mod rbac;
 pub mod rule;
+
+pub use chain::{RemoteAuthorizer, Step, Union, Verdict};
 
 use crate::request_info::RequestInfo;
 use crate::user::User;
@@ -99,13 +102,19 @@ pub enum Decision {
     NoOpinion(String),
 }
 
+impl Decision {
+    pub fn into_reason(self) -> String {
+        let (Decision::Allow(reason) | Decision::Deny(reason) | Decision::NoOpinion(reason)) = self;
+        reason
+    }
+}
+
 pub trait Authorizer: Send + Sync + 'static {
     fn authorize(&self, attributes: &Attributes) -> Decision;
 
-    /// The rules that hold for `user` in `namespace`, as SelfSubjectRulesReview lists them. None: this authorizer
-    /// cannot enumerate its rules.
-    fn rules(&self, _user: &User, _namespace: &str) -> Option<Rules> {
-        None
+    /// The rules that hold for `user` in `namespace`, as SelfSubjectRulesReview lists them.
+    fn rules(&self, _user: &User, _namespace: &str) -> Rules {
+        Rules::default()
     }
 }
 
@@ -114,32 +123,9 @@ pub trait Authorizer: Send + Sync + 'static {
 pub struct Rules {
     pub resource: Vec<Value>,
     pub non_resource: Vec<Value>,
-}
-
-/// Asks each in turn; without any opinion the answer is NoOpinion, which callers treat as no.
-pub struct Union(pub Vec<Box<dyn Authorizer>>);
-
-impl Authorizer for Union {
-    fn authorize(&self, attributes: &Attributes) -> Decision {
-        let mut reasons = Vec::new();
-        for authorizer in &self.0 {
-            match authorizer.authorize(attributes) {
-                Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => reasons.push(reason),
-                decided => return decided,
-            }
-        }
-        Decision::NoOpinion(reasons.join("\n"))
-    }
-
-    fn rules(&self, user: &User, namespace: &str) -> Option<Rules> {
-        let mut all = Rules::default();
-        for rules in self.0.iter().filter_map(|a| a.rules(user, namespace)) {
-            all.resource.extend(rules.resource);
-            all.non_resource.extend(rules.non_resource);
-        }
-        Some(all)
-    }
+    /// Why these are not all, or may not be.
+    pub errors: Vec<String>,
+    pub incomplete: bool,
 }
 
 /// The 403 that upstream answers (`responsewriters.forbiddenMessage`).

@@ -1,6 +1,6 @@
 //! `system:masters` may do everything, even while no policy has been read (upstream `NewPrivilegedGroups`).
 
-use super::{Attributes, Authorizer, Decision, Union, node::NodeAuthorizer, rbac::Rbac};
+use super::{Attributes, Authorizer, Decision, Step, Union, node::NodeAuthorizer, rbac::Rbac};
 use crate::server::Server;
 use crate::user::MASTERS;
 use canopus_api::Result;
@@ -20,5 +20,6 @@ impl Authorizer for PrivilegedGroup {
 /// The authorizers of a cluster in upstream's order: `system:masters`, Node, RBAC.
 pub fn standard(server: &Server, rbac: &Arc<Rbac>) -> Result<Union> {
     let node = NodeAuthorizer::start(server)?;
-    Ok(Union(vec![Box::new(PrivilegedGroup), Box::new(node), Box::new(rbac.clone())]))
+    let steps: [Box<dyn Authorizer>; 3] = [Box::new(PrivilegedGroup), Box::new(node), Box::new(rbac.clone())];
+    Ok(Union::new(steps.into_iter().map(Step::Local).collect()))
 }

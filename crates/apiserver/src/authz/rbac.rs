@@ -227,14 +227,16 @@ impl Authorizer for Rbac {
         }
     }
 
-    fn rules(&self, user: &User, namespace: &str) -> Option<Rules> {
-        let mut listed = Rules::default();
-        for rule in self.rules_for(user, namespace).0 {
+    fn rules(&self, user: &User, namespace: &str) -> Rules {
+        let (rules, errors) = self.rules_for(user, namespace);
+        let errors = super::chain::aggregate(&errors).into_iter().collect();
+        let mut listed = Rules { errors, ..Rules::default() };
+        for rule in rules {
             let (resource, other) = rule.review();
             listed.resource.extend((!resource.is_null()).then_some(resource));
             listed.non_resource.extend((!other.is_null()).then_some(other));
         }
-        Some(listed)
+        listed
     }
 }
 
@@ -243,7 +245,7 @@ impl Authorizer for Arc<Rbac> {
         Rbac::authorize(self, attributes)
     }
 
-    fn rules(&self, user: &User, namespace: &str) -> Option<Rules> {
+    fn rules(&self, user: &User, namespace: &str) -> Rules {
         Authorizer::rules(&**self, user, namespace)
     }
 }

@@ -86,7 +86,7 @@ fn changes_count_at_once() {
 #[test]
 fn rules_are_listed() {
     let (_, rbac) = policy();
-    let rules = Authorizer::rules(&*rbac, &User::new("bob", &["devs"]), "ns").unwrap();
+    let rules = Authorizer::rules(&*rbac, &User::new("bob", &["devs"]), "ns");
     let expected = |verb: &str| value!({"verbs": [verb], "apiGroups": [""], "resources": ["pods"]});
     assert_eq!(rules.resource, [expected("get"), expected("watch")]);
     assert!(rules.non_resource.is_empty());

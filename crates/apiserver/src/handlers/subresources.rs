@@ -12,7 +12,7 @@ impl Server {
         let served = self.served(&target.gvr)?.clone();
         match (served.info().plural, target.subresource.as_str()) {
             ("bindings", "") | ("pods", "binding") => self.bind(user, &served, target, body, options).await,
-            (_, "") if !served.info().stored => self.review(user, &served, target, body, options),
+            (_, "") if !served.info().stored => self.review(user, &served, target, body, options).await,
             ("pods", "eviction") => self.evict(user, &served, target, body, options).await,
             (_, "") => self.create(user, target, body, options).await,
             ("serviceaccounts", "token") => self.token(user, &served, target, body, options).await,

@@ -256,7 +256,7 @@ impl Server {
         for attempt in 0.. {
             let Some(old) = self.current(&served, &target.namespace, &target.name).await? else {
                 if served.info().create_on_update && target.subresource.is_empty() && conditional.is_empty() {
-                    self.authorize(&Attributes::target(user, "create", target))?;
+                    self.authorize(&Attributes::target(user, "create", target)).await?;
                     return self.create(user, target, body, options).await;
                 }
                 return Err(Status::not_found(&target.gvr, &target.name));
@@ -366,7 +366,7 @@ impl Server {
         options: &WriteOptions,
     ) -> Result<Written> {
         check_applied(served, target, &applied, options)?;
-        self.authorize(&Attributes::target(user, "create", target))?;
+        self.authorize(&Attributes::target(user, "create", target)).await?;
         let uid = applied["metadata"]["uid"].str();
         if !uid.is_empty() {
             let why =

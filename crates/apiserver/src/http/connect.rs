@@ -114,7 +114,7 @@ async fn streams(
         return Err(Status::method_not_supported(&target.gvr, &call.info.verb));
     }
     if call.info.verb != "create" && server.settings.features.enabled("AuthorizePodWebsocketUpgradeCreatePermission") {
-        server.authorize(&Attributes::target(&call.user, "create", target))?;
+        server.authorize(&Attributes::target(&call.user, "create", target)).await?;
     }
     admit(server, call, target, stream_options(verb, &call.query)?).await?;
     let pod = pod(server, target).await?;

@@ -22,14 +22,14 @@ pub struct Impersonated {
 }
 
 /// The user to act as, when the headers ask for one and the sender may. `wanted` is what the sender is about to do.
-pub fn resolve(server: &Server, wanted: &Attributes, headers: &HeaderMap) -> Result<Option<Impersonated>> {
+pub async fn resolve(server: &Server, wanted: &Attributes<'_>, headers: &HeaderMap) -> Result<Option<Impersonated>> {
     let Some(user) = requested(headers)? else { return Ok(None) };
     if !server.settings.features.enabled("ConstrainedImpersonation") {
-        return Check { server, wanted, user: &user, mode: &LEGACY }.all().map(Some);
+        return Check { server, wanted, user: &user, mode: &LEGACY }.all().await.map(Some);
     }
     let mut first = None;
     for mode in MODES.iter().filter(|mode| (mode.fits)(&user, wanted.user)) {
-        match (Check { server, wanted, user: &user, mode }).all() {
+        match (Check { server, wanted, user: &user, mode }).all().await {
             Ok(impersonated) => return Ok(Some(impersonated)),
             Err(why) => first = first.or(Some(why)),
         }
@@ -190,17 +190,17 @@ impl Check<'_> {
         self.mode.on == "impersonate-on:associated-node:"
     }
 
-    fn all(&self) -> Result<Impersonated> {
+    async fn all(&self) -> Result<Impersonated> {
         if self.constrained() {
             let verb = format!("{}{}", self.mode.on, self.wanted.verb);
-            self.ask(&Attributes { verb: &verb, ..*self.wanted })?;
+            self.ask(&Attributes { verb: &verb, ..*self.wanted }).await?;
         }
-        let mut groups = self.name()?;
+        let mut groups = self.name().await?;
         if !self.user.uid.is_empty() {
-            self.allowed(AUTHENTICATION, "uids", "", "", &self.user.uid)?;
+            self.allowed(AUTHENTICATION, "uids", "", "", &self.user.uid).await?;
         }
-        self.groups()?;
-        self.extra()?;
+        self.groups().await?;
+        self.extra().await?;
         let mark = if self.user.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
         if !groups.iter().any(|g| g == mark || g == UNAUTHENTICATED) {
             groups.push(mark.into());
@@ -210,11 +210,11 @@ impl Check<'_> {
     }
 
     /// May it act under this name? Answers the groups that come with it.
-    fn name(&self) -> Result<Vec<CompactString>> {
+    async fn name(&self) -> Result<Vec<CompactString>> {
         let name = self.user.name.as_str();
         if let Some((namespace, account)) = service_account(name) {
             let group = if self.constrained() { AUTHENTICATION } else { "" };
-            self.allowed(group, "serviceaccounts", "", namespace, account)?;
+            self.allowed(group, "serviceaccounts", "", namespace, account).await?;
             if self.user.groups.is_empty() {
                 let of_namespace = format_compact!("system:serviceaccounts:{namespace}");
                 return Ok(vec!["system:serviceaccounts".into(), of_namespace]);
@@ -224,15 +224,15 @@ impl Check<'_> {
         if let Some(node) = node(name).filter(|_| self.constrained()) {
             // Whose node it is has been checked: the right is to all of them.
             let node = if self.associated() { "*" } else { node };
-            self.allowed(AUTHENTICATION, "nodes", "", "", node)?;
+            self.allowed(AUTHENTICATION, "nodes", "", "", node).await?;
             return Ok(vec![NODES.into()]);
         }
         let group = if self.constrained() { AUTHENTICATION } else { "" };
-        self.allowed(group, "users", "", "", name)?;
+        self.allowed(group, "users", "", "", name).await?;
         Ok(self.user.groups.clone())
     }
 
-    fn groups(&self) -> Result<()> {
+    async fn groups(&self) -> Result<()> {
         let api_group = if self.constrained() { AUTHENTICATION } else { "" };
         for group in &self.user.groups {
             if self.constrained() && (group.is_empty() || group == MASTERS) {
@@ -242,18 +242,18 @@ impl Check<'_> {
             }
         }
         for group in &self.user.groups {
-            self.allowed(api_group, "groups", "", "", group)?;
+            self.allowed(api_group, "groups", "", "", group).await?;
         }
         Ok(())
     }
 
-    fn extra(&self) -> Result<()> {
+    async fn extra(&self) -> Result<()> {
         if let Some(why) = self.user.extra.iter().find_map(unusual).filter(|_| self.constrained()) {
             return Err(forbidden(&self.attributes(AUTHENTICATION, "userextras", "", "", ""), &why));
         }
         for (key, values) in &self.user.extra {
             for value in values {
-                self.allowed(AUTHENTICATION, "userextras", key, "", value)?;
+                self.allowed(AUTHENTICATION, "userextras", key, "", value).await?;
             }
         }
         Ok(())
@@ -279,19 +279,19 @@ impl Check<'_> {
         }
     }
 
-    fn allowed(&self, group: &str, resource: &str, subresource: &str, namespace: &str, name: &str) -> Result<()> {
-        self.ask(&self.attributes(group, resource, subresource, namespace, name))
+    async fn allowed(&self, group: &str, resource: &str, subresource: &str, namespace: &str, name: &str) -> Result<()> {
+        self.ask(&self.attributes(group, resource, subresource, namespace, name)).await
     }
 
     /// A service account on whose node this is about is the same on every node: its own extra is left out.
-    fn ask(&self, attributes: &Attributes) -> Result<()> {
+    async fn ask(&self, attributes: &Attributes<'_>) -> Result<()> {
         if !self.associated() {
-            return self.server.authorize(attributes);
+            return self.server.authorize(attributes).await;
         }
         let keys = attributes.user.extra.iter().map(|(key, _)| key.clone()).collect();
         let extra = vec![("authentication.kubernetes.io/associated-node-keys".into(), keys)];
         let user = User { extra, ..attributes.user.clone() };
-        self.server.authorize(&Attributes { user: &user, ..*attributes })
+        self.server.authorize(&Attributes { user: &user, ..*attributes }).await
     }
 }
 

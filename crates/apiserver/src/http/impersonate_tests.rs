@@ -22,27 +22,28 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
     pairs.iter().map(|(k, v)| (http::HeaderName::from_static(k), http::HeaderValue::from_static(v))).collect()
 }
 
-fn ask(server: &Server, user: &User, pairs: &[(&'static str, &'static str)]) -> Result<Option<Impersonated>> {
+async fn ask(server: &Server, user: &User, pairs: &[(&'static str, &'static str)]) -> Result<Option<Impersonated>> {
     let target = Target::new(&Gvr::new("", "v1", "pods"), "ns", "");
-    resolve(server, &Attributes::target(user, "list", &target), &headers(pairs))
+    resolve(server, &Attributes::target(user, "list", &target), &headers(pairs)).await
 }
 
 #[tokio::test]
 async fn with_the_right_to_be_anybody() {
     let server = server().await;
     let admin = User::new("admin", &[MASTERS]);
-    assert!(ask(&server, &admin, &[]).unwrap().is_none());
-    let be = |pairs: &[(&'static str, &'static str)]| ask(&server, &admin, pairs).map(|i| i.unwrap().user);
-    let user = be(&[("impersonate-user", "jane"), ("impersonate-group", "a"), ("impersonate-uid", "1")]).unwrap();
+    assert!(ask(&server, &admin, &[]).await.unwrap().is_none());
+    let be = async |pairs: &[(&'static str, &'static str)]| ask(&server, &admin, pairs).await.map(|i| i.unwrap().user);
+    let user = be(&[("impersonate-user", "jane"), ("impersonate-group", "a"), ("impersonate-uid", "1")]).await.unwrap();
     assert_eq!((user.name.as_str(), user.uid.as_str()), ("jane", "1"));
     assert_eq!(user.groups, ["a", "system:authenticated"]);
-    let user = be(&[("impersonate-user", "system:serviceaccount:ns:sa")]).unwrap();
+    let user = be(&[("impersonate-user", "system:serviceaccount:ns:sa")]).await.unwrap();
     assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"]);
-    let user = be(&[("impersonate-user", "system:anonymous")]).unwrap();
+    let user = be(&[("impersonate-user", "system:anonymous")]).await.unwrap();
     assert_eq!(user.groups, ["system:unauthenticated"]);
-    let user = be(&[("impersonate-user", "x"), ("impersonate-extra-a%2fb", "1"), ("impersonate-extra-a%2fb", "2")]);
+    let user =
+        be(&[("impersonate-user", "x"), ("impersonate-extra-a%2fb", "1"), ("impersonate-extra-a%2fb", "2")]).await;
     assert_eq!(user.unwrap().extra, [("a/b".into(), vec!["1".into(), "2".into()])]);
-    let nameless = be(&[("impersonate-group", "system:masters")]).unwrap_err();
+    let nameless = be(&[("impersonate-group", "system:masters")]).await.unwrap_err();
     let described =
         "&user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"system:masters\"}, Extra:map[string][]string(nil)}";
     assert_eq!(
@@ -69,9 +70,10 @@ async fn within_limits() {
     )
     .await;
     let helper = User::new("helper", &[]);
-    let jane = ask(&server, &helper, &[("impersonate-user", "jane"), ("impersonate-group", "dev")]).unwrap().unwrap();
+    let jane =
+        ask(&server, &helper, &[("impersonate-user", "jane"), ("impersonate-group", "dev")]).await.unwrap().unwrap();
     assert_eq!(jane.constraint, "impersonate:user-info");
-    let node = ask(&server, &helper, &[("impersonate-user", "system:node:n1")]).unwrap().unwrap();
+    let node = ask(&server, &helper, &[("impersonate-user", "system:node:n1")]).await.unwrap().unwrap();
     assert_eq!(node.user.groups, ["system:nodes", "system:authenticated"]);
     let refused: [&[(&'static str, &'static str)]; 5] = [
         &[("impersonate-user", "joe")],
@@ -81,11 +83,11 @@ async fn within_limits() {
         &[("impersonate-user", "system:serviceaccount:ns:sa")],
     ];
     for pairs in refused {
-        assert_eq!(ask(&server, &helper, pairs).err().unwrap().code, 403, "{pairs:?}");
+        assert_eq!(ask(&server, &helper, pairs).await.err().unwrap().code, 403, "{pairs:?}");
     }
     let target = Target::new(&Gvr::new("", "v1", "secrets"), "ns", "");
     let secrets = Attributes::target(&helper, "list", &target);
-    let refused = resolve(&server, &secrets, &headers(&[("impersonate-user", "jane")])).err().unwrap();
+    let refused = resolve(&server, &secrets, &headers(&[("impersonate-user", "jane")])).await.err().unwrap();
     assert_eq!(
         refused.message,
         r#"secrets is forbidden: User "helper" cannot impersonate-on:user-info:list resource "secrets" in API group "" in the namespace "ns""#

@@ -119,7 +119,7 @@ async fn admitted(
     query: query::Query,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>> {
-    let user = match authn::authenticate(&server, request.headers_mut(), &peer.certificates, &info.path) {
+    let user = match authn::authenticate(&server, request.headers_mut(), &peer.certificates, &info.path).await {
         Ok(user) => user,
         Err(refused) => {
             record::unauthenticated(&server, &peer, &id, &info, &request);
@@ -128,7 +128,7 @@ async fn admitted(
     };
     let wanted = Attributes::of(&user, &info);
     record::begin(&server, &peer, &id, &wanted, &request);
-    let impersonated = impersonate::resolve(&server, &wanted, request.headers())?;
+    let impersonated = impersonate::resolve(&server, &wanted, request.headers()).await?;
     impersonate::strip(request.headers_mut());
     let user = match impersonated {
         Some(acting) => {
@@ -216,7 +216,7 @@ async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) ->
         return Err(Status::no_such_resource());
     }
     let attributes = Attributes::of(&call.user, &call.info);
-    match server.decide(&attributes)? {
+    match server.decide(&attributes).await? {
         Decision::Allow(reason) => audit::decision(true, &reason),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => {
             audit::decision(false, &reason);

@@ -57,8 +57,9 @@ pub async fn server(store: Arc<dyn Store>, allowed: fn(&Attributes) -> bool) -> 
     let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
     server.gates.set(Gates {
         authenticators: Vec::new(),
-        authorizer: Box::new(Rule(allowed)),
-        admission: Chain::new(Vec::new()),
+        token_authenticators: Vec::new(),
+        authorizer: Arc::new(Rule(allowed).into()),
+        admission: Arc::new(Chain::new(Vec::new())),
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(NodeProxy::new(Arc::new(tls))),
     });

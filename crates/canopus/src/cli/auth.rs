@@ -34,9 +34,14 @@ pub struct AuthArgs {
     /// What headers with extra facts about the user begin with
     #[arg(long, value_name = "PREFIX,…", value_delimiter = ',', default_value = "X-Remote-Extra-")]
     pub requestheader_extra_headers_prefix: Vec<String>,
-    /// Whether requests without credentials are let through to authorization
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
-    pub anonymous_auth: bool,
+    /// Whether requests without credentials are let through to authorization [default: true]
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub anonymous_auth: Option<bool>,
+    /// Whose JSON Web Tokens are taken, and who may come anonymously (AuthenticationConfiguration); read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub oidc: OidcArgs,
     /// Take tokens of Secrets of type bootstrap.kubernetes.io/token
     #[arg(long)]
     pub enable_bootstrap_token_auth: bool,
@@ -63,6 +68,40 @@ pub struct AuthArgs {
     /// Whether that file is read again when it changes
     #[arg(long, requires = "encryption_provider_config")]
     pub encryption_provider_config_automatic_reload: bool,
+}
+
+/// One issuer of OpenID Connect tokens, without a file.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Authentication")]
+#[group(id = "oidc", multiple = true, conflicts_with = "authentication_config")]
+pub struct OidcArgs {
+    /// Whose OpenID Connect tokens are taken; an https URL
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+    /// Whom those tokens must be meant for
+    #[arg(long, value_name = "NAME", requires = "oidc_issuer_url")]
+    pub oidc_client_id: Option<String>,
+    /// Authorities of the issuer's certificate [default: the host's]
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer_url")]
+    pub oidc_ca_file: Option<PathBuf>,
+    /// The claim with the user's name [default: sub]
+    #[arg(long, value_name = "NAME", requires = "oidc_issuer_url")]
+    pub oidc_username_claim: Option<String>,
+    /// What is put in front of users' names; `-` for nothing [default: the issuer and `#`, but nothing for the claim `email`]
+    #[arg(long, value_name = "PREFIX", requires = "oidc_issuer_url", allow_hyphen_values = true)]
+    pub oidc_username_prefix: Option<String>,
+    /// The claim with the user's groups
+    #[arg(long, value_name = "NAME", requires = "oidc_issuer_url")]
+    pub oidc_groups_claim: Option<String>,
+    /// What is put in front of groups' names
+    #[arg(long, value_name = "PREFIX", requires = "oidc_issuer_url")]
+    pub oidc_groups_prefix: Option<String>,
+    /// What the tokens may be signed with [default: RS256]
+    #[arg(long, value_name = "ALG,…", value_delimiter = ',', requires = "oidc_issuer_url")]
+    pub oidc_signing_algs: Vec<String>,
+    /// A claim that must have this value; may be repeated
+    #[arg(long, value_name = "CLAIM=VALUE", requires = "oidc_issuer_url")]
+    pub oidc_required_claim: Vec<String>,
 }
 
 /// What is written down about requests.

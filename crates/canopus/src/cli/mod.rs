@@ -1,6 +1,6 @@
 //! The command line: one file per command, with its arguments, its help and what it does.
 
-mod auth;
+pub mod auth;
 mod completion;
 mod image;
 mod install;

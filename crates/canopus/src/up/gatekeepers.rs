@@ -1,5 +1,6 @@
 //! Authentication, authorization and admission, over the server's own caches; and the files they come from, which may change.
 
+use super::issuers::Issuers;
 use crate::cli::UpArgs;
 use anyhow::{Context, Result, anyhow};
 use canopus_apiserver::authn::bootstrap_tokens::BootstrapTokens;
@@ -8,7 +9,7 @@ use canopus_apiserver::authn::jwt::{PublicKey, SigningKey};
 use canopus_apiserver::authn::legacy_tokens::{self, LegacyTokens};
 use canopus_apiserver::authn::request_header::{Headers, RequestHeader};
 use canopus_apiserver::authn::tokens::{BoundObjects, ServiceAccountTokens};
-use canopus_apiserver::authn::{Anonymous, Authenticator, trust};
+use canopus_apiserver::authn::{Authenticator, trust};
 use canopus_apiserver::authz::{privileged, rbac::Rbac};
 use canopus_apiserver::csr::{self, Requested};
 use canopus_apiserver::node_proxy::NodeProxy;
@@ -35,6 +36,7 @@ pub struct Fronts {
     serving: Arc<Serving>,
     clients: Arc<Authority>,
     proxies: Arc<RequestHeader>,
+    issuers: Issuers,
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -98,19 +100,21 @@ pub fn setup(server: &Arc<Server>, pki: &Pki, args: &UpArgs, address: IpAddr) ->
     if auth.enable_bootstrap_token_auth {
         authenticators.push(Arc::new(BootstrapTokens { secrets: objects.secrets, clock: clock() }));
     }
-    *server.anonymous.write() = Arc::new(Anonymous { enabled: auth.anonymous_auth, paths: Vec::new() });
+    let issuers = Issuers::read(auth)?;
+    *server.anonymous.write() = Arc::new(issuers.anonymous.clone());
     let rbac = Rbac::of(server).map_err(failed)?;
     let kubelet_client = pki::client_config(pki.ca_pem(), Some(&pki.kubelet_client()?))?;
     server.gates.set(Gates {
         authenticators,
-        authorizer: Box::new(privileged::standard(server, &rbac).map_err(failed)?),
-        admission: admission::plugins::plugins(server, &rbac).map_err(failed)?,
+        token_authenticators: issuers.authenticators(),
+        authorizer: Arc::new(privileged::standard(server, &rbac).map_err(failed)?),
+        admission: Arc::new(admission::plugins::plugins(server, &rbac).map_err(failed)?),
         tokens,
         nodes: Arc::new(NodeProxy::new(Arc::new(kubelet_client))),
     });
     let service = server.service_ips.first();
     let serving = Serving::new(&serving_identity(pki, args, address, service)?)?;
-    Ok(Fronts { args: args.clone(), address, service, serving, clients, proxies })
+    Ok(Fronts { args: args.clone(), address, service, serving, clients, proxies, issuers })
 }
 
 /// The key that signs service-account tokens.
@@ -189,6 +193,7 @@ impl Fronts {
         let files =
             [&auth.tls_cert_file, &auth.tls_private_key_file, &auth.client_ca_file, &auth.requestheader_client_ca_file];
         let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
+        self.issuers.follow(server, auth, tasks, shutdown);
         let fronts = Arc::new(self);
         let (followed, publishing, handle) = (fronts.clone(), server.clone(), tasks.clone());
         tasks.spawn(reload::follow(files, shutdown.clone(), move || {

@@ -4,6 +4,7 @@ mod audit;
 mod gatekeepers;
 mod host;
 mod identities;
+mod issuers;
 mod node;
 mod preflight;
 mod ready;

@@ -51,8 +51,8 @@ impl Params {
         params
     }
 
-    fn may(&self, server: &Server, user: &User, verb: &str, namespace: &str, name: &str) -> Result<bool, Status> {
-        let decision = server.decide(&Attributes {
+    async fn may(&self, server: &Server, user: &User, verb: &str, namespace: &str, name: &str) -> Result<bool, Status> {
+        let attributes = Attributes {
             is_resource: true,
             group: &self.group,
             version: &self.version,
@@ -60,8 +60,8 @@ impl Params {
             namespace,
             name,
             ..Attributes::path(user, verb, "")
-        })?;
-        Ok(matches!(decision, Decision::Allow(_)))
+        };
+        Ok(matches!(server.decide(&attributes).await?, Decision::Allow(_)))
     }
 }
 
@@ -73,12 +73,12 @@ fn shown(user: &User) -> String {
     format!("&{{{} {} [{}] map[{}]}}", user.name, user.uid, user.groups.join(" "), extra.join(" "))
 }
 
-fn policy(server: &Server, request: &Request) -> Result<Option<String>, Status> {
+async fn policy(server: &Server, request: &Request<'_>) -> Result<Option<String>, Status> {
     let kind = &request.object["spec"]["paramKind"];
     if kind.is_null() || *kind == request.old["spec"]["paramKind"] {
         return Ok(None);
     }
-    if Params::of(server, kind).may(server, request.user, "get", ANY, ANY)? {
+    if Params::of(server, kind).may(server, request.user, "get", ANY, ANY).await? {
         return Ok(None);
     }
     Ok(Some(format!(
@@ -89,7 +89,7 @@ fn policy(server: &Server, request: &Request) -> Result<Option<String>, Status> 
     )))
 }
 
-fn binding(server: &Server, request: &Request) -> Result<Option<String>, Status> {
+async fn binding(server: &Server, request: &Request<'_>) -> Result<Option<String>, Status> {
     let (spec, old) = (&request.object["spec"], &request.old["spec"]);
     let reference = &spec["paramRef"];
     if reference.is_null() || (*reference == old["paramRef"] && spec["policyName"] == old["policyName"]) {
@@ -110,7 +110,7 @@ fn binding(server: &Server, request: &Request) -> Result<Option<String>, Status>
     };
     let object = reference["name"].str();
     let verb = if object.is_empty() { "list" } else { "get" };
-    if params.may(server, request.user, verb, reference["namespace"].str(), object)? {
+    if params.may(server, request.user, verb, reference["namespace"].str(), object).await? {
         return Ok(None);
     }
     let user = shown(request.user);
@@ -139,8 +139,8 @@ impl Plugin for PolicyParams {
     async fn validate(&self, request: &Request<'_>) -> Result<(), Status> {
         let server = self.0.upgrade().ok_or_else(|| Status::unavailable("the server is stopping"))?;
         let (field, why) = match request.resource.plural.ends_with("bindings") {
-            true => ("paramRef", binding(&server, request)?),
-            false => ("paramKind", policy(&server, request)?),
+            true => ("paramRef", binding(&server, request).await?),
+            false => ("paramKind", policy(&server, request).await?),
         };
         let Some(why) = why else { return Ok(()) };
         let mut errors = Errors::default();

@@ -169,7 +169,7 @@ impl Check for Asks<'_> {
         });
         let user = account.as_deref().unwrap_or(self.user);
         let decided = match asked {
-            Asked::Path { path, verb } => self.server.decide(&Attributes::path(user, verb, path)),
+            Asked::Path { path, verb } => self.server.verdict_now(&Attributes::path(user, verb, path)),
             Asked::Resource { resource, verb } => {
                 let mut target = Target::new(
                     &Gvr::new(&resource.group, "*", &resource.resource),
@@ -180,7 +180,7 @@ impl Check for Asks<'_> {
                 // A selector that cannot be read restricts nothing.
                 let fields = FieldSelector::parse(&resource.field_selector).unwrap_or_default();
                 let labels = LabelSelector::parse(&resource.label_selector).unwrap_or_default();
-                self.server.decide(&Attributes {
+                self.server.verdict_now(&Attributes {
                     fields: &fields.terms,
                     labels: labels.requirements(),
                     ..Attributes::target(user, verb, &target)
@@ -188,9 +188,9 @@ impl Check for Asks<'_> {
             }
         };
         match decided {
-            Ok(authz::Decision::Allow(reason)) => Decision { allowed: true, reason, error: None },
-            Ok(authz::Decision::Deny(reason) | authz::Decision::NoOpinion(reason)) => {
-                Decision { allowed: false, reason, error: None }
+            Ok(verdict) => {
+                let allowed = matches!(verdict.decision, authz::Decision::Allow(_));
+                Decision { allowed, reason: verdict.decision.into_reason(), error: verdict.error }
             }
             Err(e) => Decision { allowed: false, reason: String::new(), error: Some(e.message) },
         }
