@@ -77,7 +77,7 @@ pub fn parse(text: &str) -> Result<Schedule, String> {
 }
 
 /// Go's notation of durations: `1h30m`, `90s`, `1.5h`.
-fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total) = (text, 0.0_f64);
     if rest.is_empty() {
         return None;

@@ -29,6 +29,7 @@ pub mod openapi;
 pub mod outgoing;
 pub mod pki;
 pub mod reload;
+mod remembered;
 pub mod request_info;
 mod reviews;
 pub mod runtime_config;

@@ -1,6 +1,7 @@
 //! `/metrics` in the Prometheus text format, with upstream's names.
 
 pub mod atomic;
+mod authorization;
 mod caches;
 pub mod family;
 mod process;
@@ -39,6 +40,7 @@ pub struct Metrics {
     authentications: Counters<1>,
     authentication_times: Histograms<1>,
     users: Counters<1>,
+    pub authorization: authorization::Authorization,
     authorizations: Counters<1>,
     authorization_times: Histograms<1>,
     storage: Histograms<3>,
@@ -72,6 +74,7 @@ impl Default for Metrics {
                 ["username"],
                 "Counter of authenticated requests broken out by username.",
             ),
+            authorization: authorization::Authorization::default(),
             authorizations: Counters::new(
                 "authorization_attempts_total",
                 "ALPHA",
@@ -188,6 +191,7 @@ pub fn text(server: &Server) -> String {
     metrics.users.write(&mut out);
     metrics.authentications.write(&mut out);
     metrics.authentication_times.write(&mut out);
+    metrics.authorization.write(&mut out);
     metrics.authorizations.write(&mut out);
     metrics.authorization_times.write(&mut out);
     if let Some(audit) = server.audit.get() {

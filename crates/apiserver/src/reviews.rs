@@ -214,6 +214,17 @@ fn subject(spec: &Value) -> User {
     }
 }
 
+/// The user whom a UserInfo describes.
+pub fn of_user_info(info: &Value) -> User {
+    let strings = |v: &Value| v.items().iter().map(|s| s.str().into()).collect();
+    User {
+        name: info["username"].str().into(),
+        uid: info["uid"].str().into(),
+        groups: strings(&info["groups"]),
+        extra: info["extra"].entries().map(|(k, v)| (k.clone(), strings(v))).collect(),
+    }
+}
+
 /// `authentication.k8s.io/v1 UserInfo`.
 pub fn user_info(user: &User) -> Value {
     let mut info = value!({"username": &user.name});

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use canopus_api::{Value, value, yaml};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::Path;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -34,11 +35,16 @@ pub struct Config {
 /// Reads the file at `path`.
 pub fn load(path: &str) -> Result<Config, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
-    parse(&text)
+    parse_in(&text, Path::new(path).parent().unwrap_or(Path::new("")))
 }
 
 /// Reads the current context of a kubeconfig. Credential plugins are not supported and say so.
 pub fn parse(text: &str) -> Result<Config, Error> {
+    parse_in(text, Path::new(""))
+}
+
+/// The same for one in `dir`, to which the files are relative that it names.
+fn parse_in(text: &str, dir: &Path) -> Result<Config, Error> {
     let file = yaml::parse(text).map_err(|e| invalid(e.to_string()))?.value;
     let named = |list: &str, name: &str, field: &str| -> Result<Value, Error> {
         let found = file[list].items().iter().find(|entry| entry["name"].str() == name);
@@ -46,7 +52,24 @@ pub fn parse(text: &str) -> Result<Config, Error> {
     };
     let context = named("contexts", file["current-context"].str(), "context")?;
     let cluster = named("clusters", context["cluster"].str(), "cluster")?;
-    let user = named("users", context["user"].str(), "user")?;
+    // Who is asked without credentials needs no user.
+    let user = match context["user"].str() {
+        "" => Value::Null,
+        user => named("users", user, "user")?,
+    };
+    for unknown in ["insecure-skip-tls-verify", "tls-server-name", "proxy-url"] {
+        if !cluster[unknown].is_empty() && cluster[unknown].as_bool() != Some(false) {
+            return Err(invalid(format!("{unknown} is not supported")));
+        }
+    }
+    let token = match (user["token"].as_str(), user["tokenFile"].str()) {
+        (Some(token), _) => Some(token.to_string()),
+        (None, "") => None,
+        (None, path) => {
+            let read = std::fs::read_to_string(dir.join(path));
+            Some(read.map_err(|source| Error::Read { path: path.into(), source })?.trim().into())
+        }
+    };
     if !user["exec"].is_null() || !user["auth-provider"].is_null() {
         return Err(invalid("credential plugins are not supported"));
     }
@@ -54,15 +77,15 @@ pub fn parse(text: &str) -> Result<Config, Error> {
     Ok(Config {
         server: cluster["server"].str().into(),
         namespace: if namespace.is_empty() { "default".into() } else { namespace.into() },
-        token: user["token"].as_str().map(Into::into),
-        ca: data(&cluster, "certificate-authority")?,
-        client_certificate: data(&user, "client-certificate")?,
-        client_key: data(&user, "client-key")?,
+        token,
+        ca: data(&cluster, "certificate-authority", dir)?,
+        client_certificate: data(&user, "client-certificate", dir)?,
+        client_key: data(&user, "client-key", dir)?,
     })
 }
 
 /// `NAME-data` in base64, or the file named by `NAME`; empty when neither is given.
-fn data(entry: &Value, name: &str) -> Result<Vec<u8>, Error> {
+fn data(entry: &Value, name: &str, dir: &Path) -> Result<Vec<u8>, Error> {
     let inline = entry[format!("{name}-data").as_str()].str();
     if !inline.is_empty() {
         return STANDARD.decode(inline).map_err(|_| invalid(format!("{name}-data is not base64")));
@@ -71,7 +94,7 @@ fn data(entry: &Value, name: &str) -> Result<Vec<u8>, Error> {
     if path.is_empty() {
         return Ok(Vec::new());
     }
-    std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })
+    std::fs::read(dir.join(path)).map_err(|source| Error::Read { path: path.into(), source })
 }
 
 impl Config {
@@ -130,6 +153,14 @@ mod tests {
         };
         assert_eq!(parse(&config.to_yaml("canopus", "admin")).unwrap(), config);
         assert!(parse("a: [").is_err());
+        let webhook = |more: &str| {
+            let cluster = format!("{{name: c, cluster: {{server: 'https://x/hook'{more}}}}}");
+            parse(&format!(
+                "current-context: w\ncontexts: [{{name: w, context: {{cluster: c}}}}]\nclusters: [{cluster}]"
+            ))
+        };
+        assert_eq!(webhook("").unwrap().server, "https://x/hook");
+        assert!(webhook(", insecure-skip-tls-verify: true").is_err(), "not silently secure");
         assert!(parse("current-context: x").is_err());
     }
 }

@@ -10,6 +10,7 @@ pub mod oidc;
 pub mod request_header;
 pub mod tokens;
 pub mod trust;
+pub mod webhook;
 
 pub use front::{Anonymous, authenticate};
 

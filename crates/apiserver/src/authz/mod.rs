@@ -1,13 +1,16 @@
 //! Authorization: may this user do this? Asked in order; the first opinion decides (upstream `authorizer.Authorizer`).
 
+pub mod always;
 pub mod chain;
 pub mod changes;
+pub mod config;
 pub mod node;
 pub mod placed;
 pub mod pod_references;
 pub mod privileged;
 pub mod rbac;
 pub mod rule;
+pub mod webhook;
 
 pub use chain::{RemoteAuthorizer, Step, Union, Verdict};
 
@@ -115,6 +118,16 @@ pub trait Authorizer: Send + Sync + 'static {
     /// The rules that hold for `user` in `namespace`, as SelfSubjectRulesReview lists them.
     fn rules(&self, _user: &User, _namespace: &str) -> Rules {
         Rules::default()
+    }
+}
+
+impl<A: Authorizer + ?Sized> Authorizer for std::sync::Arc<A> {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        A::authorize(self, attributes)
+    }
+
+    fn rules(&self, user: &User, namespace: &str) -> Rules {
+        A::rules(self, user, namespace)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::placed::PlacedPods;
 use super::rule::Rule;
-use super::{Attributes, Authorizer, Decision};
+use super::{Attributes, Authorizer, Decision, Rules};
 use crate::server::Server;
 use crate::user::{NODES, User};
 use canopus_api::{Result, View};
@@ -231,6 +231,15 @@ impl Authorizer for NodeAuthorizer {
             }
         }
         if self.rules.iter().any(|rule| rule.allows(a)) { yes() } else { no("") }
+    }
+
+    fn rules(&self, user: &User, _: &str) -> Rules {
+        if !matches!(identify(user), Some(Ok(_))) {
+            return Rules::default();
+        }
+        // What a node may do depends on what its pods name.
+        let errors = vec!["node authorizer does not support user rule resolution".into()];
+        Rules { errors, incomplete: true, ..Rules::default() }
     }
 }
 

@@ -1,9 +1,14 @@
 //! `system:masters` may do everything, even while no policy has been read (upstream `NewPrivilegedGroups`).
 
+use super::always::{AlwaysAllow, AlwaysDeny};
+use super::config::Configured;
+use super::webhook::Webhook;
 use super::{Attributes, Authorizer, Decision, Step, Union, node::NodeAuthorizer, rbac::Rbac};
+use crate::outgoing::Destination;
 use crate::server::Server;
 use crate::user::MASTERS;
-use canopus_api::Result;
+use canopus_api::{Result, Status};
+use std::path::Path;
 use std::sync::Arc;
 
 pub struct PrivilegedGroup;
@@ -17,9 +22,52 @@ impl Authorizer for PrivilegedGroup {
     }
 }
 
+/// What stays while the configuration of authorization changes.
+#[derive(Clone)]
+pub struct Authorizers {
+    rbac: Arc<Rbac>,
+    node: Option<Arc<NodeAuthorizer>>,
+}
+
+impl Authorizers {
+    /// `node`: whether there is a Node authorizer.
+    pub fn new(server: &Server, rbac: &Arc<Rbac>, node: bool) -> Result<Authorizers> {
+        let node = if node { Some(Arc::new(NodeAuthorizer::start(server)?)) } else { None };
+        Ok(Authorizers { rbac: rbac.clone(), node })
+    }
+
+    /// `system:masters`, then the others as they are configured; `find` knows whom a kubeconfig leads to.
+    ///
+    /// # Errors
+    /// Whom it could not find, or what cannot begin now.
+    pub fn union<E: From<String>>(
+        &self,
+        configured: Vec<Configured>,
+        find: impl Fn(&Path) -> std::result::Result<Destination, E>,
+    ) -> std::result::Result<Union, E> {
+        let mut steps = vec![Step::Local(Box::new(PrivilegedGroup))];
+        for one in configured {
+            let local: Box<dyn Authorizer> = match one {
+                Configured::AlwaysAllow => Box::new(AlwaysAllow),
+                Configured::AlwaysDeny => Box::new(AlwaysDeny),
+                Configured::Rbac => Box::new(self.rbac.clone()),
+                Configured::Node => Box::new(self.node.clone().ok_or_else(|| {
+                    "authorizer type Node is not allowed if it was not enabled at initial server startup".to_string()
+                })?),
+                Configured::Webhook(kubeconfig, options) => {
+                    steps.push(Step::Remote(Arc::new(Webhook::new(find(&kubeconfig)?, options))));
+                    continue;
+                }
+            };
+            steps.push(Step::Local(local));
+        }
+        Ok(Union::new(steps))
+    }
+}
+
 /// The authorizers of a cluster in upstream's order: `system:masters`, Node, RBAC.
 pub fn standard(server: &Server, rbac: &Arc<Rbac>) -> Result<Union> {
-    let node = NodeAuthorizer::start(server)?;
-    let steps: [Box<dyn Authorizer>; 3] = [Box::new(PrivilegedGroup), Box::new(node), Box::new(rbac.clone())];
-    Ok(Union::new(steps.into_iter().map(Step::Local).collect()))
+    let none = |_: &Path| Err("there is no webhook".to_string());
+    let authorizers = Authorizers::new(server, rbac, true)?;
+    authorizers.union(vec![Configured::Node, Configured::Rbac], none).map_err(Status::internal)
 }

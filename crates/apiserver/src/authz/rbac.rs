@@ -240,16 +240,6 @@ impl Authorizer for Rbac {
     }
 }
 
-impl Authorizer for Arc<Rbac> {
-    fn authorize(&self, attributes: &Attributes) -> Decision {
-        Rbac::authorize(self, attributes)
-    }
-
-    fn rules(&self, user: &User, namespace: &str) -> Rules {
-        Authorizer::rules(&**self, user, namespace)
-    }
-}
-
 #[cfg(test)]
 #[path = "rbac_tests.rs"]
 mod tests;

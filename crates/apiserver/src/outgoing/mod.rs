@@ -25,6 +25,9 @@ use std::time::Duration;
 
 /// What an answer may be long at most: conversions answer whole lists.
 pub const MAX_ANSWER: usize = 64 << 20;
+/// How often a call is tried that fails in passing, and the first pause.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(500);
 /// What of an unstructured refusal is passed on (upstream `maxUnstructuredResponseTextBytes`).
 const MAX_REFUSAL: usize = 2048;
 
@@ -43,6 +46,17 @@ pub enum Failure {
     /// What it said is not what was asked for.
     #[error("{0}")]
     Answer(String),
+}
+
+impl Failure {
+    /// Whether it may be better in a moment (upstream `webhook.DefaultShouldRetry`).
+    fn passes(&self) -> bool {
+        match self {
+            Failure::Transport(why) => why.contains("connection reset by peer"),
+            Failure::Refused(status) => matches!(status.code, 429 | 500 | 504),
+            Failure::Timeout(_) | Failure::Answer(_) => false,
+        }
+    }
 }
 
 /// The one client for all calls. Connections are kept and used again.
@@ -77,6 +91,21 @@ impl Outgoing {
         }
         json::parse(answer.body())
             .map_err(|e| Failure::Answer(format!("couldn't get version/kind; json parse error: {e}")))
+    }
+
+    /// The same, and again when it fails in passing: five times at most, half as long a pause again each time
+    /// (upstream `webhook.WithExponentialBackoff`).
+    pub async fn post_until(&self, to: &Destination, body: &Value, patience: Duration) -> Result<Value, Failure> {
+        let mut pause = PAUSE;
+        for _ in 1..ATTEMPTS {
+            match self.post(to, body, patience).await {
+                Err(failure) if failure.passes() => tracing::debug!(%failure, "a webhook is asked again"),
+                answer => return answer,
+            }
+            tokio::time::sleep(pause).await;
+            pause += pause / 2;
+        }
+        self.post(to, body, patience).await
     }
 
     /// Sends a request, whose URI is a path and perhaps a query, and reads the whole answer, whatever its status.

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Whom the API server believes, beside the cluster's own certificates and tokens.
 #[derive(Args, Clone, Debug)]
@@ -42,6 +43,15 @@ pub struct AuthArgs {
     pub authentication_config: Option<PathBuf>,
     #[command(flatten)]
     pub oidc: OidcArgs,
+    /// Who is asked about tokens that nobody else knows, as a kubeconfig (TokenReview)
+    #[arg(long, value_name = "FILE")]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// Version of the TokenReview: v1 or v1beta1
+    #[arg(long, value_name = "VERSION", default_value = "v1beta1", value_parser = VERSIONS)]
+    pub authentication_token_webhook_version: String,
+    /// How long its answers are kept
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    pub authentication_token_webhook_cache_ttl: Duration,
     /// Take tokens of Secrets of type bootstrap.kubernetes.io/token
     #[arg(long)]
     pub enable_bootstrap_token_auth: bool,
@@ -68,6 +78,45 @@ pub struct AuthArgs {
     /// Whether that file is read again when it changes
     #[arg(long, requires = "encryption_provider_config")]
     pub encryption_provider_config_automatic_reload: bool,
+}
+
+/// What a review's version may be.
+const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+
+/// Go's notation of durations.
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    canopus_api::cron::duration(text).ok_or_else(|| "not a duration like 30s, 5m or 1h30m".into())
+}
+
+fn duration_text(text: &str) -> Result<String, String> {
+    duration(text).map(|_| text.into())
+}
+
+/// Who decides what is authorized.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Authorization")]
+pub struct AuthzArgs {
+    /// Who is asked, in this order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
+    #[arg(long, value_name = "MODE,…", value_delimiter = ',', conflicts_with = "authorization_config")]
+    pub authorization_mode: Vec<String>,
+    /// Who is asked, in order, as a file (AuthorizationConfiguration); read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub authorization_config: Option<PathBuf>,
+    /// Whom Webhook asks, as a kubeconfig (SubjectAccessReview)
+    #[arg(long, value_name = "FILE", conflicts_with = "authorization_config")]
+    pub authorization_webhook_config_file: Option<PathBuf>,
+    /// Version of the SubjectAccessReview: v1 or v1beta1
+    #[arg(long, value_name = "VERSION", default_value = "v1beta1", value_parser = VERSIONS)]
+    pub authorization_webhook_version: String,
+    /// How long it is kept what the webhook allows
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration_text)]
+    pub authorization_webhook_cache_authorized_ttl: String,
+    /// How long it is kept what the webhook does not allow
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration_text)]
+    pub authorization_webhook_cache_unauthorized_ttl: String,
 }
 
 /// One issuer of OpenID Connect tokens, without a file.

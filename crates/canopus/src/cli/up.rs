@@ -1,6 +1,6 @@
 //! `canopus up`: control plane and node in one process.
 
-use super::auth::{AuditArgs, AuthArgs};
+use super::auth::{AuditArgs, AuthArgs, AuthzArgs};
 use super::{CGROUP_ROOT, DataDir};
 use anyhow::Result;
 use canopus_node::eviction::{self, Thresholds};
@@ -36,6 +36,8 @@ pub struct UpArgs {
     pub etcd: EtcdArgs,
     #[command(flatten)]
     pub auth: AuthArgs,
+    #[command(flatten)]
+    pub authz: AuthzArgs,
     #[command(flatten)]
     pub audit: AuditArgs,
     /// Feature gates, as Kubernetes names them

@@ -1,7 +1,10 @@
 //! Authentication, authorization and admission, over the server's own caches; and the files they come from, which may change.
 
+use super::audit::destination;
+use super::authorizers::Authorizers;
 use super::issuers::Issuers;
 use crate::cli::UpArgs;
+use crate::cli::auth::AuthArgs;
 use anyhow::{Context, Result, anyhow};
 use canopus_apiserver::authn::bootstrap_tokens::BootstrapTokens;
 use canopus_apiserver::authn::certificates::{Authority, ClientCertificates};
@@ -9,8 +12,9 @@ use canopus_apiserver::authn::jwt::{PublicKey, SigningKey};
 use canopus_apiserver::authn::legacy_tokens::{self, LegacyTokens};
 use canopus_apiserver::authn::request_header::{Headers, RequestHeader};
 use canopus_apiserver::authn::tokens::{BoundObjects, ServiceAccountTokens};
-use canopus_apiserver::authn::{Authenticator, trust};
-use canopus_apiserver::authz::{privileged, rbac::Rbac};
+use canopus_apiserver::authn::webhook::TokenWebhook;
+use canopus_apiserver::authn::{Authenticator, TokenAuthenticator, trust};
+use canopus_apiserver::authz::rbac::Rbac;
 use canopus_apiserver::csr::{self, Requested};
 use canopus_apiserver::node_proxy::NodeProxy;
 use canopus_apiserver::pki::{self, Identity, Pki};
@@ -37,6 +41,7 @@ pub struct Fronts {
     clients: Arc<Authority>,
     proxies: Arc<RequestHeader>,
     issuers: Issuers,
+    authorizers: Arc<Authorizers>,
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -103,18 +108,38 @@ pub fn setup(server: &Arc<Server>, pki: &Pki, args: &UpArgs, address: IpAddr) ->
     let issuers = Issuers::read(auth)?;
     *server.anonymous.write() = Arc::new(issuers.anonymous.clone());
     let rbac = Rbac::of(server).map_err(failed)?;
+    let (authorizers, union) = Authorizers::setup(server, &rbac, &args.authz)?;
     let kubelet_client = pki::client_config(pki.ca_pem(), Some(&pki.kubelet_client()?))?;
     server.gates.set(Gates {
         authenticators,
-        token_authenticators: issuers.authenticators(),
-        authorizer: Arc::new(privileged::standard(server, &rbac).map_err(failed)?),
+        token_authenticators: token_authenticators(auth, &issuers)?,
+        authorizer: Arc::new(union),
         admission: Arc::new(admission::plugins::plugins(server, &rbac).map_err(failed)?),
         tokens,
         nodes: Arc::new(NodeProxy::new(Arc::new(kubelet_client))),
     });
     let service = server.service_ips.first();
     let serving = Serving::new(&serving_identity(pki, args, address, service)?)?;
-    Ok(Fronts { args: args.clone(), address, service, serving, clients, proxies, issuers })
+    Ok(Fronts {
+        args: args.clone(),
+        address,
+        service,
+        serving,
+        clients,
+        proxies,
+        issuers,
+        authorizers: Arc::new(authorizers),
+    })
+}
+
+/// Those who are asked about tokens last: issuers, then the webhook.
+fn token_authenticators(auth: &AuthArgs, issuers: &Issuers) -> Result<Vec<Arc<dyn TokenAuthenticator>>> {
+    let mut all = issuers.authenticators();
+    if let Some(path) = &auth.authentication_token_webhook_config_file {
+        let (version, ttl) = (&auth.authentication_token_webhook_version, auth.authentication_token_webhook_cache_ttl);
+        all.push(Arc::new(TokenWebhook::new(destination(path)?, version, ttl)));
+    }
+    Ok(all)
 }
 
 /// The key that signs service-account tokens.
@@ -194,6 +219,7 @@ impl Fronts {
             [&auth.tls_cert_file, &auth.tls_private_key_file, &auth.client_ca_file, &auth.requestheader_client_ca_file];
         let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
         self.issuers.follow(server, auth, tasks, shutdown);
+        self.authorizers.follow(server, tasks, shutdown);
         let fronts = Arc::new(self);
         let (followed, publishing, handle) = (fronts.clone(), server.clone(), tasks.clone());
         tasks.spawn(reload::follow(files, shutdown.clone(), move || {

@@ -1,6 +1,7 @@
 //! `canopus up`: a control plane in one process. Builds everything, spawns it, waits, drains.
 
 mod audit;
+mod authorizers;
 mod gatekeepers;
 mod host;
 mod identities;
