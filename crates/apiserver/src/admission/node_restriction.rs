@@ -3,16 +3,27 @@
 use super::fresh::Fresh;
 use super::service_account::{MIRROR, is_mirror};
 use super::{Operation, Plugin, Request};
+use crate::authz::chain::aggregate;
 use crate::authz::pod_references::References;
+use crate::authz::{Attributes, Decision};
+use crate::csr::Requested;
+use crate::server::Server;
 use crate::user::NODES;
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use canopus_api::{Gvr, Object, Status, Value};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 pub struct NodeRestriction {
-    pub pods: Fresh,
-    pub nodes: Fresh,
+    pods: Fresh,
+    nodes: Fresh,
+    claims: Fresh,
+    volumes: Fresh,
+    drivers: Fresh,
+    /// Who else may let a node ask for tokens for any audience.
+    server: Weak<Server>,
 }
 
 /// A refusal with its reason, or an error of another kind.
@@ -56,6 +67,18 @@ impl Plugin for NodeRestriction {
 }
 
 impl NodeRestriction {
+    pub fn new(server: &Arc<Server>) -> Result<NodeRestriction, Status> {
+        let core = |plural| Fresh::of(server, "", "v1", plural);
+        Ok(NodeRestriction {
+            pods: core("pods")?,
+            nodes: core("nodes")?,
+            claims: core("persistentvolumeclaims")?,
+            volumes: core("persistentvolumes")?,
+            drivers: Fresh::of(server, "storage.k8s.io", "v1", "csidrivers")?,
+            server: Arc::downgrade(server),
+        })
+    }
+
     async fn restrict(&self, r: &Request<'_>) -> Result<(), Status> {
         let Some(node) = r.user.node() else {
             return Err(r.forbidden(&format!("could not determine node from user {:?}", r.user.name)));
@@ -72,6 +95,12 @@ impl NodeRestriction {
             ("coordination.k8s.io", "leases", _) => lease(node, r).map_err(No::from),
             ("storage.k8s.io", "csinodes", _) if name(r) != node => {
                 Err(No::Forbidden("can only access CSINode with the same name as the requesting node".into()))
+            }
+            ("", "persistentvolumeclaims", "status") => claim_status(node, r).map_err(No::from),
+            ("", "persistentvolumeclaims", _) => Err("may only update PVC status".to_string().into()),
+            ("resource.k8s.io", "resourceslices", _) => resource_slice(node, r).map_err(No::from),
+            ("certificates.k8s.io", "certificatesigningrequests", _) if r.operation == Operation::Create => {
+                certificate(node, r).map_err(No::from)
             }
             _ => Ok(()),
         };
@@ -169,23 +198,78 @@ impl NodeRestriction {
             [one] => one.str(),
             _ => return Err("node may only request 0 or 1 audiences".to_string().into()),
         };
-        if audience.is_empty() || wants_audience(&pod.value(), audience) {
+        self.audience(audience, &pod.value(), r).await
+    }
+
+    /// Tokens are for the audiences that the pod's volumes name, or their CSI drivers (KEP-4935), and for those that
+    /// somebody allows.
+    async fn audience(&self, audience: &str, pod: &Value, r: &Request<'_>) -> Result<(), No> {
+        let server = self.server.upgrade().ok_or_else(|| Status::unavailable("the server is stopping"))?;
+        if !server.settings.features.enabled("ServiceAccountNodeAudienceRestriction") {
             return Ok(());
         }
-        let who = &r.user.name;
-        Err(format!("audience {audience:?} not found in pod spec volume, {who} is not authorized to request tokens for this audience").into())
+        let (mut wrong, spec) = (Vec::new(), &pod["spec"]);
+        for volume in spec["volumes"].items() {
+            let projected = volume["projected"]["sources"].items().iter().map(|s| &s["serviceAccountToken"]);
+            if projected.filter(|t| !t.is_null()).any(|t| t["audience"].str() == audience) {
+                return Ok(());
+            }
+            match self.driver_wants(volume, pod["metadata"]["name"].str(), r.namespace, audience).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(status) => wrong.push(status.message),
+            }
+        }
+        if let Some(why) = aggregate(&wrong) {
+            return Err(format!("error validating audience {audience:?}: {why}").into());
+        }
+        let attributes = Attributes {
+            is_resource: true,
+            version: "v1",
+            resource: audience,
+            namespace: r.namespace,
+            name: r.name,
+            ..Attributes::path(r.user, "request-serviceaccounts-token-audience", "")
+        };
+        let (verdict, who) = (server.verdict(&attributes).await?, &r.user.name);
+        let missing = format!("audience {audience:?} not found in pod spec volume");
+        match (verdict.decision, verdict.error) {
+            (Decision::Allow(_), _) => Ok(()),
+            (_, Some(error)) => {
+                Err(format!("{missing}, error authorizing {who} to request tokens for this audience: {error}").into())
+            }
+            (_, None) => Err(format!("{missing}, {who} is not authorized to request tokens for this audience").into()),
+        }
+    }
+
+    /// Whether the CSI driver of a volume wants tokens for the audience.
+    async fn driver_wants(&self, volume: &Value, pod: &str, namespace: &str, audience: &str) -> Result<bool, Status> {
+        let missing = |plural: &str, name: &str| Status::not_found(&Gvr::new("", "v1", plural), name);
+        let inline = volume["csi"]["driver"].str();
+        let claim = match volume["persistentVolumeClaim"]["claimName"].str() {
+            "" if !volume["ephemeral"]["volumeClaimTemplate"].is_null() => format!("{pod}-{}", volume["name"].str()),
+            named => named.to_string(),
+        };
+        let driver = if claim.is_empty() {
+            inline.to_string()
+        } else {
+            let found = self.claims.get(namespace, &claim).await?;
+            let found = found.ok_or_else(|| missing("persistentvolumeclaims", &claim))?.value();
+            let bound = found["spec"]["volumeName"].str();
+            let volume = self.volumes.get("", bound).await?.ok_or_else(|| missing("persistentvolumes", bound))?;
+            volume.value()["spec"]["csi"]["driver"].str().to_string()
+        };
+        if driver.is_empty() {
+            return Ok(false);
+        }
+        let gvr = Gvr::new("storage.k8s.io", "v1", "csidrivers");
+        let found = self.drivers.get("", &driver).await?.ok_or_else(|| Status::not_found(&gvr, &driver))?.value();
+        Ok(found["spec"]["tokenRequests"].items().iter().any(|t| t["audience"].str() == audience))
     }
 }
 
 fn on_node(pod: &Object) -> &str {
     pod.facts.field("spec.nodeName").unwrap_or("")
-}
-
-fn wants_audience(pod: &Value, audience: &str) -> bool {
-    let sources = pod["spec"]["volumes"].items().iter().flat_map(|v| v["projected"]["sources"].items());
-    sources
-        .filter(|s| !s["serviceAccountToken"].is_null())
-        .any(|s| s["serviceAccountToken"]["audience"].str() == audience)
 }
 
 /// The name of what is written, which a creation has only in the object.
@@ -222,7 +306,7 @@ fn api_reference(pod: &Value) -> Option<&'static str> {
 
 fn pod_status(node: &str, r: &Request) -> Result<(), String> {
     if r.operation != Operation::Update {
-        return Err("unexpected operation".into());
+        return Err(format!("unexpected operation {:?}", r.operation.name()));
     }
     if r.old["spec"]["nodeName"].str() != node {
         return Err(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
@@ -238,6 +322,57 @@ fn pod_status(node: &str, r: &Request) -> Result<(), String> {
         return Err(format!("node {node:?} cannot update extended resource claim status"));
     }
     Ok(())
+}
+
+/// What a node has learnt of a volume, and nothing else.
+fn claim_status(node: &str, r: &Request) -> Result<(), String> {
+    if r.operation != Operation::Update {
+        return Err(format!("unexpected operation {:?}", r.operation.name()));
+    }
+    let rest = |claim: &Value| {
+        let mut claim = claim.clone();
+        for field in ["resourceVersion", "managedFields"] {
+            claim.remove_path(&["metadata", field]);
+        }
+        for field in ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"] {
+            claim.remove_path(&["status", field]);
+        }
+        claim.set_default("status", Value::object());
+        claim
+    };
+    if rest(&r.object) == rest(r.old) {
+        return Ok(());
+    }
+    Err(format!("node {node:?} is not allowed to update fields other than status.quantity and status.conditions"))
+}
+
+/// Others are the authorizer's business, which does not see what is made, nor each of what is deleted at once.
+fn resource_slice(node: &str, r: &Request) -> Result<(), String> {
+    let (slice, verb) = match r.operation {
+        Operation::Create => (&r.object, "create"),
+        Operation::Delete => (r.old, "delete"),
+        _ => return Ok(()),
+    };
+    match slice["spec"]["nodeName"].str() == node {
+        true => Ok(()),
+        false => Err(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node")),
+    }
+}
+
+/// A kubelet's certificates bear its own name.
+fn certificate(node: &str, r: &Request) -> Result<(), String> {
+    let spec = &r.object["spec"];
+    if !["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"]
+        .contains(&spec["signerName"].str())
+    {
+        return Ok(());
+    }
+    let request = STANDARD.decode(spec["request"].str()).map_err(|e| format!("unable to parse csr: {e}"))?;
+    let asked = Requested::parse(&request).map_err(|e| format!("unable to parse csr: {e}"))?;
+    match asked.common_name == format!("system:node:{node}") {
+        true => Ok(()),
+        false => Err(format!("can only create a node CSR with CN=system:node:{node}")),
+    }
 }
 
 fn same_labels(a: &Value, b: &Value) -> bool {

@@ -67,3 +67,98 @@ fn mirror_pods_refer_to_nothing() {
         assert_eq!(api_reference(&pod), expected, "{pod:?}");
     }
 }
+
+#[test]
+fn what_a_node_may_say_of_claims_slices_and_certificates() {
+    let user = User::new("system:node:n1", &[NODES]);
+    let (claims, slices) = (("", "persistentvolumeclaims"), ("resource.k8s.io", "resourceslices"));
+    let of = |operation, (group, plural), object: Value, old| {
+        let resource = canopus_resources::find(group, "v1", plural).unwrap().info();
+        Request { resource, ..request(operation, &user, object, old) }
+    };
+    let claim = |labels: Value, capacity: &str, phase: &str| value!({"metadata": {"name": "c", "labels": labels}, "status": {"capacity": {"storage": capacity}, "phase": phase}});
+    let old = claim(Value::Null, "1Gi", "Bound");
+    let update = |object| claim_status("n1", &of(Operation::Update, claims, object, &old)).err().unwrap_or_default();
+    assert_eq!(update(claim(Value::Null, "2Gi", "Bound")), "");
+    let more = r#"node "n1" is not allowed to update fields other than status.quantity and status.conditions"#;
+    assert_eq!(update(claim(Value::Null, "1Gi", "Lost")), more);
+    assert_eq!(update(claim(value!({"a": "b"}), "1Gi", "Bound")), more);
+    let slice = |node: &str| value!({"metadata": {"name": "s"}, "spec": {"nodeName": node}});
+    let null = Value::Null;
+    let make = |node| resource_slice("n1", &of(Operation::Create, slices, slice(node), &null));
+    assert_eq!(make("n1"), Ok(()));
+    assert_eq!(make("n2"), Err("can only create ResourceSlice with the same NodeName as the requesting node".into()));
+    let theirs = slice("n2");
+    let gone = resource_slice("n1", &of(Operation::Delete, slices, null.clone(), &theirs));
+    assert_eq!(gone, Err("can only delete ResourceSlice with the same NodeName as the requesting node".into()));
+    let requests = ("certificates.k8s.io", "certificatesigningrequests");
+    let asks = |name: &str, signer: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let object = value!({"spec": {"signerName": signer, "request": STANDARD.encode(pem)}});
+        certificate("n1", &of(Operation::Create, requests, object, &null))
+    };
+    let serving = "kubernetes.io/kubelet-serving";
+    assert_eq!(asks("system:node:n1", serving), Ok(()));
+    assert_eq!(asks("system:node:n2", serving), Err("can only create a node CSR with CN=system:node:n1".into()));
+    assert_eq!(asks("system:node:n2", "example.org/own"), Ok(()));
+}
+
+#[tokio::test]
+async fn audiences_that_volumes_name() {
+    let server = crate::testing::server().await;
+    let (node, admin) = (User::new("system:node:n1", &[NODES]), User::new("admin", &[crate::user::MASTERS]));
+    let plugin = NodeRestriction::new(&server).unwrap();
+    let driver = value!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "d.example.org"},
+        "spec": {"tokenRequests": [{"audience": "csi"}]},
+    });
+    let drivers = Gvr::new("storage.k8s.io", "v1", "csidrivers");
+    let target = canopus_api::Target::new(&drivers, "", "");
+    server.create(&admin, &target, driver, &Default::default()).await.unwrap();
+    let token = |audience: &str| value!({"name": "t", "projected": {"sources": [{"serviceAccountToken": {"audience": audience}}]}});
+    let csi = value!({"name": "c", "csi": {"driver": "d.example.org"}});
+    let lost = value!({"name": "l", "persistentVolumeClaim": {"claimName": "lost"}});
+    let null = Value::Null;
+    let ask = async |audience: &str, volumes: Value| {
+        let pod = value!({"metadata": {"name": "p"}, "spec": {"volumes": volumes}});
+        let request =
+            Request { namespace: "default", name: "sa", ..request(Operation::Create, &node, Value::Null, &null) };
+        match plugin.audience(audience, &pod, &request).await {
+            Ok(()) => String::new(),
+            Err(No::Forbidden(why)) => why,
+            Err(No::Other(status)) => status.message,
+        }
+    };
+    assert_eq!(ask("vault", value!([token("vault")])).await, "");
+    assert_eq!(
+        ask("", value!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "x"}}]}}])).await,
+        ""
+    );
+    assert_eq!(ask("csi", value!([csi.clone()])).await, "");
+    let refused = |a: &str| {
+        format!(
+            "audience {a:?} not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience"
+        )
+    };
+    assert_eq!(ask("vault", value!([csi, token("other")])).await, refused("vault"));
+    assert_eq!(ask("", value!([])).await, refused(""));
+    assert!(ask("vault", value!([lost])).await.contains("persistentvolumeclaims \"lost\" not found"));
+    let role = value!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "audiences"},
+        "rules": [{"apiGroups": [""], "resources": ["allowed"], "verbs": ["request-serviceaccounts-token-audience"]}],
+    });
+    let binding = value!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "audiences"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "audiences"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}],
+    });
+    for (plural, object) in [("clusterroles", role), ("clusterrolebindings", binding)] {
+        let target = canopus_api::Target::new(&Gvr::new("rbac.authorization.k8s.io", "v1", plural), "", "");
+        let made = server.create(&admin, &target, object, &Default::default()).await.unwrap();
+        let cache = server.cache("rbac.authorization.k8s.io", "v1", plural).unwrap();
+        cache.reached(made.object.revision).await.unwrap();
+    }
+    assert_eq!(ask("allowed", value!([])).await, "");
+}

@@ -34,7 +34,7 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
         Box::new(NamespaceLifecycle::new(core("namespaces")?, server.surroundings.clone())),
         Box::new(LimitRanger { ranges: server.cache("", "v1", "limitranges")? }),
         Box::new(ServiceAccount { accounts: core("serviceaccounts")?, dice: server.surroundings.clone() }),
-        Box::new(NodeRestriction { pods: core("pods")?, nodes: core("nodes")? }),
+        Box::new(NodeRestriction::new(server)?),
         Box::new(TaintNodesByCondition),
         Box::new(PodSecurity {
             config: server.settings.pod_security.clone(),

@@ -1,6 +1,7 @@
 //! What a node may do: read what pods bound to it name, and speak for itself (upstream `plugin/pkg/auth/authorizer/node`).
 
 use super::placed::PlacedPods;
+use super::pod_references::volume_secrets;
 use super::rule::Rule;
 use super::{Attributes, Authorizer, Decision, Rules};
 use crate::server::Server;
@@ -13,6 +14,8 @@ pub struct NodeAuthorizer {
     /// None while the server does not serve them.
     volumes: Option<Arc<dyn View>>,
     attachments: Option<Arc<dyn View>>,
+    slices: Option<Arc<dyn View>>,
+    certificate_requests: Option<Arc<dyn View>>,
     rules: Vec<Rule>,
 }
 
@@ -26,12 +29,17 @@ fn identify(user: &User) -> Option<std::result::Result<&str, ()>> {
 
 impl NodeAuthorizer {
     pub fn start(server: &Server) -> Result<NodeAuthorizer> {
-        let optional = |group, plural| server.cache(group, "v1", plural).ok().map(|cache| cache as Arc<dyn View>);
+        let of = |group, version, plural| server.cache(group, version, plural).ok().map(|cache| cache as Arc<dyn View>);
+        let optional = |group, plural| of(group, "v1", plural);
+        let features = &server.settings.features;
+        let requests = || of("certificates.k8s.io", "v1beta1", "podcertificaterequests");
         Ok(NodeAuthorizer {
             pods: PlacedPods::of(server.cache("", "v1", "pods")?),
             volumes: optional("", "persistentvolumes"),
             attachments: optional("storage.k8s.io", "volumeattachments"),
-            rules: node_rules(),
+            slices: optional("resource.k8s.io", "resourceslices"),
+            certificate_requests: features.enabled("PodCertificateRequest").then(requests).flatten(),
+            rules: node_rules(features.enabled("ClusterTrustBundle")),
         })
     }
 
@@ -52,10 +60,9 @@ impl NodeAuthorizer {
         let found = match a.resource {
             "pods" => self.pods.has(node, a.namespace, a.name),
             "persistentvolumes" => self.uses_volume(node, a.name),
-            "volumeattachments" => {
-                let attachment = self.attachments.as_ref().and_then(|v| v.get("", a.name));
-                Ok(attachment.is_some_and(|v| v.value()["spec"]["nodeName"].str() == node))
-            }
+            "volumeattachments" => Ok(names_node(self.attachments.as_ref(), a, node)),
+            "resourceslices" => Ok(names_node(self.slices.as_ref(), a, node)),
+            "podcertificaterequests" => Ok(names_node(self.certificate_requests.as_ref(), a, node)),
             "secrets" => named("secrets").and_then(|yes| Ok(yes || self.uses_volume_secret(node, a)?)),
             kind => named(kind),
         };
@@ -79,13 +86,9 @@ impl NodeAuthorizer {
 
     /// node ← pod ← claim ← volume ← secret.
     fn uses_volume_secret(&self, node: &str, a: &Attributes) -> Result<bool> {
-        const REFERENCES: [&str; 4] =
-            ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef", "controllerPublishSecretRef"];
         for volume in self.volumes.iter().flat_map(|v| v.list("")) {
-            let value = volume.value();
-            let csi = &value["spec"]["csi"];
-            let names = |r: &&str| csi[*r]["name"].str() == a.name && csi[*r]["namespace"].str() == a.namespace;
-            if REFERENCES.iter().any(names) && self.uses_volume(node, volume.name())? {
+            let names = volume_secrets(&volume.value()).any(|found| found == (a.namespace, a.name));
+            if names && self.uses_volume(node, volume.name())? {
                 return Ok(true);
             }
         }
@@ -136,6 +139,44 @@ impl NodeAuthorizer {
             _ => no(""),
         }
     }
+
+    fn resource_slice(&self, node: &str, a: &Attributes) -> Decision {
+        match a.verb {
+            _ if !a.subresource.is_empty() => no("cannot authorize ResourceSlice subresources"),
+            "create" => yes(),
+            "get" | "update" | "patch" | "delete" => self.related(node, a),
+            "watch" | "list" | "deletecollection" if a.selects("spec.nodeName", node) => yes(),
+            "watch" | "list" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => no(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+            ),
+        }
+    }
+
+    /// Only while there are such requests at all.
+    fn certificate_request(&self, node: &str, a: &Attributes) -> Decision {
+        if self.certificate_requests.is_none() {
+            return no("");
+        }
+        match a.verb {
+            _ if !a.subresource.is_empty() => {
+                no("nodes may not access the status subresource of PodCertificateRequests")
+            }
+            "create" => yes(),
+            "get" => self.related(node, a),
+            "list" | "watch" if a.selects("spec.nodeName", node) => yes(),
+            "list" | "watch" => no("can only list/watch podcertificaterequests with nodeName field selector"),
+            verb => no(&format!("nodes may not {verb} podcertificaterequests")),
+        }
+    }
+}
+
+/// Whether what is asked for says that it is about the node.
+fn names_node(view: Option<&Arc<dyn View>>, a: &Attributes, node: &str) -> bool {
+    let found = view.and_then(|v| v.get(a.namespace, a.name));
+    found.is_some_and(|object| object.value()["spec"]["nodeName"].str() == node)
 }
 
 fn yes() -> Decision {
@@ -175,24 +216,6 @@ fn csi_node(node: &str, a: &Attributes) -> Decision {
     yes()
 }
 
-/// Slices are not served yet, so none is known to be related to a node.
-fn resource_slice(node: &str, a: &Attributes) -> Decision {
-    match a.verb {
-        _ if !a.subresource.is_empty() => no("cannot authorize ResourceSlice subresources"),
-        "create" => yes(),
-        "get" | "update" | "patch" | "delete" => {
-            no(&format!("no relationship found between node '{node}' and this object"))
-        }
-        "watch" | "list" | "deletecollection" if a.selects("spec.nodeName", node) => yes(),
-        "watch" | "list" | "deletecollection" => {
-            no("can only list/watch/deletecollection resourceslices with nodeName field selector")
-        }
-        _ => no(
-            "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
-        ),
-    }
-}
-
 fn own_node(node: &str, a: &Attributes) -> Decision {
     match (a.subresource, a.verb) {
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => yes(),
@@ -226,7 +249,8 @@ impl Authorizer for NodeAuthorizer {
                 ("storage.k8s.io", "csinodes") => return csi_node(node, a),
                 ("", "nodes") => return own_node(node, a),
                 ("", "pods") => return self.pod(node, a),
-                ("resource.k8s.io", "resourceslices") => return resource_slice(node, a),
+                ("certificates.k8s.io", "podcertificaterequests") => return self.certificate_request(node, a),
+                ("resource.k8s.io", "resourceslices") => return self.resource_slice(node, a),
                 _ => {}
             }
         }
@@ -244,9 +268,9 @@ impl Authorizer for NodeAuthorizer {
 }
 
 /// What every node may do alike (upstream `bootstrappolicy.NodeRules`), but for what is decided above.
-fn node_rules() -> Vec<Rule> {
+fn node_rules(trust_bundles: bool) -> Vec<Rule> {
     let read: &[&str] = &["get", "list", "watch"];
-    vec![
+    let mut rules = vec![
         Rule::new(&["create"], &["authentication.k8s.io"], &["tokenreviews"]),
         Rule::new(&["create"], &["authorization.k8s.io"], &["subjectaccessreviews", "localsubjectaccessreviews"]),
         Rule::new(read, &[""], &["services"]),
@@ -255,8 +279,11 @@ fn node_rules() -> Vec<Rule> {
         Rule::new(&["create", "get", "list", "watch"], &["certificates.k8s.io"], &["certificatesigningrequests"]),
         Rule::new(read, &["storage.k8s.io"], &["csidrivers"]),
         Rule::new(read, &["node.k8s.io"], &["runtimeclasses"]),
-        Rule::new(read, &["certificates.k8s.io"], &["clustertrustbundles"]),
-    ]
+    ];
+    if trust_bundles {
+        rules.push(Rule::new(read, &["certificates.k8s.io"], &["clustertrustbundles"]));
+    }
+    rules
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::cache::Cache;
+use crate::testing::Objects;
 use canopus_api::{FieldSelector, Gvr, Target, Value, value};
 use canopus_store::{Change, Expect, Limits, Store, Write, memory::MemoryStore};
 
@@ -16,7 +17,10 @@ async fn put(store: &Arc<dyn Store>, cache: &Cache, mut pod: Value) {
 fn pod(name: &str, node: &str, secret: &str) -> Value {
     value!({
         "metadata": {"namespace": "ns", "name": name, "uid": name},
-        "spec": {"nodeName": node, "serviceAccountName": "sa", "volumes": [{"name": "v", "secret": {"secretName": secret}}]},
+        "spec": {"nodeName": node, "serviceAccountName": "sa", "volumes": [
+            {"name": "v", "secret": {"secretName": secret}},
+            {"name": "c", "persistentVolumeClaim": {"claimName": "claim"}},
+        ]},
     })
 }
 
@@ -25,8 +29,20 @@ async fn decisions() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Limits::default()).unwrap());
     let resource = canopus_resources::find("", "v1", "pods").unwrap();
     let cache = Cache::start(&store, "/registry/pods/", resource.into()).await.unwrap();
-    let authorizer =
-        NodeAuthorizer { pods: PlacedPods::of(cache.clone()), volumes: None, attachments: None, rules: node_rules() };
+    let of_node =
+        |name: &str, node: &str| value!({"metadata": {"name": name, "namespace": ""}, "spec": {"nodeName": node}});
+    let claimed = value!({"metadata": {"name": "pv", "namespace": ""}, "spec": {
+        "claimRef": {"namespace": "ns", "name": "claim"},
+        "csi": {"nodeStageSecretRef": {"namespace": "csi", "name": "stage"}, "controllerPublishSecretRef": {"namespace": "csi", "name": "control"}},
+    }});
+    let authorizer = NodeAuthorizer {
+        pods: PlacedPods::of(cache.clone()),
+        volumes: Some(Arc::new(Objects::new(&[claimed]))),
+        attachments: Some(Arc::new(Objects::new(&[of_node("va1", "n1"), of_node("va2", "n2")]))),
+        slices: Some(Arc::new(Objects::new(&[of_node("slice1", "n1"), of_node("slice2", "n2")]))),
+        certificate_requests: None,
+        rules: node_rules(false),
+    };
     put(&store, &cache, pod("p1", "n1", "s1")).await;
     put(&store, &cache, pod("p2", "", "s2")).await;
     let node = User::new("system:node:n1", &[NODES]);
@@ -77,6 +93,18 @@ async fn decisions() {
             Some(r#"can only access leases in the "kube-node-lease" system namespace"#),
         ),
         ("list", "", "services", "", "", None),
+        ("get", "", "persistentvolumeclaims", "ns", "claim", None),
+        ("patch", "", "persistentvolumeclaims/status", "ns", "claim", None),
+        ("get", "", "persistentvolumeclaims", "ns", "other", Some(unrelated)),
+        ("get", "", "persistentvolumes", "", "pv", None),
+        ("get", "", "secrets", "csi", "stage", None),
+        ("get", "", "secrets", "csi", "control", Some(unrelated)),
+        ("get", "storage.k8s.io", "volumeattachments", "", "va1", None),
+        ("get", "storage.k8s.io", "volumeattachments", "", "va2", Some(unrelated)),
+        ("update", "resource.k8s.io", "resourceslices", "", "slice1", None),
+        ("delete", "resource.k8s.io", "resourceslices", "", "slice2", Some(unrelated)),
+        ("get", "certificates.k8s.io", "podcertificaterequests", "ns", "x", Some("")),
+        ("list", "certificates.k8s.io", "clustertrustbundles", "", "", Some("")),
         ("create", "", "services", "ns", "", Some("")),
     ];
     for (verb, group, resource, namespace, name, refused) in cases {

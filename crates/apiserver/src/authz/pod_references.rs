@@ -80,6 +80,37 @@ impl References {
     }
 }
 
+/// Namespaces and names of the secrets that a node needs for a volume (upstream `pvutil.VisitPVSecretNames`, as far as they
+/// are visible to kubelets).
+pub fn volume_secrets<'a>(volume: &'a Value) -> impl Iterator<Item = (&'a str, &'a str)> {
+    const CSI: [&str; 3] = ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"];
+    // Those that may leave the namespace to the claim, and those that may not.
+    const KINDS: [(&str, bool); 7] = [
+        ("cephfs", true),
+        ("cinder", false),
+        ("flexVolume", true),
+        ("rbd", true),
+        ("scaleIO", true),
+        ("iscsi", true),
+        ("storageos", false),
+    ];
+    let spec = &volume["spec"];
+    let claims = spec["claimRef"]["namespace"].str();
+    let or_claims = move |namespace: &'a str| if namespace.is_empty() { claims } else { namespace };
+    let azure = &spec["azureFile"];
+    let azure = (or_claims(azure["secretNamespace"].str()), azure["secretName"].str());
+    let kinds = KINDS.into_iter().map(move |(kind, or_claim)| {
+        let reference = &spec[kind]["secretRef"];
+        let namespace = reference["namespace"].str();
+        (if or_claim { or_claims(namespace) } else { namespace }, reference["name"].str())
+    });
+    let csi = CSI.into_iter().map(move |field| {
+        let reference = &spec["csi"][field];
+        (reference["namespace"].str(), reference["name"].str())
+    });
+    std::iter::once(azure).chain(kinds).chain(csi).filter(|(_, name)| !name.is_empty())
+}
+
 fn add(names: &mut BTreeSet<CompactString>, name: &Value) {
     if !name.str().is_empty() {
         names.insert(name.str().into());
@@ -90,6 +121,31 @@ fn add(names: &mut BTreeSet<CompactString>, name: &Value) {
 mod tests {
     use super::*;
     use canopus_api::value;
+
+    #[test]
+    fn secrets_of_volumes() {
+        let of = |source: Value| {
+            let mut spec = source;
+            spec.set("claimRef", value!({"namespace": "claims", "name": "c"}));
+            let volume = value!({"spec": spec});
+            volume_secrets(&volume).map(|(namespace, name)| format!("{namespace}/{name}")).collect::<Vec<_>>().join(" ")
+        };
+        let secret = |name: &str| value!({"namespace": "ns", "name": name});
+        let csi = value!({"csi": {
+            "nodePublishSecretRef": secret("a"), "nodeStageSecretRef": secret("b"), "nodeExpandSecretRef": secret("c"),
+            "controllerPublishSecretRef": secret("d"), "controllerExpandSecretRef": secret("e"),
+        }});
+        for (source, expected) in [
+            (csi, "ns/a ns/b ns/c"),
+            (value!({"rbd": {"secretRef": {"name": "s"}}}), "claims/s"),
+            (value!({"rbd": {"secretRef": secret("s")}}), "ns/s"),
+            (value!({"azureFile": {"secretName": "s"}}), "claims/s"),
+            (value!({"azureFile": {"secretName": "s", "secretNamespace": "ns"}}), "ns/s"),
+            (value!({"hostPath": {"path": "/x"}}), ""),
+        ] {
+            assert_eq!(of(source), expected);
+        }
+    }
 
     #[test]
     fn everything_named() {
