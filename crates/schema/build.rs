@@ -41,7 +41,7 @@ macro_rules! roots {
 fn roots() -> Roots {
     let mut roots = Roots::default();
     roots!(roots, true,
-        core::v1: ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod PodTemplate
+        core::v1: ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod PodTemplate
             ReplicationController ResourceQuota Secret Service ServiceAccount;
         apps::v1: ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet;
         batch::v1: CronJob Job;
@@ -61,9 +61,20 @@ fn roots() -> Roots {
         certificates::v1: CertificateSigningRequest;
         flowcontrol::v1: FlowSchema PriorityLevelConfiguration;
         resource::v1: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
+        admissionregistration::v1alpha1: MutatingAdmissionPolicy MutatingAdmissionPolicyBinding;
+        admissionregistration::v1beta1: MutatingAdmissionPolicy MutatingAdmissionPolicyBinding;
+        apiserverinternal::v1alpha1: StorageVersion;
+        certificates::v1alpha1: ClusterTrustBundle;
+        certificates::v1beta1: ClusterTrustBundle PodCertificateRequest;
+        coordination::v1alpha2: LeaseCandidate;
+        coordination::v1beta1: LeaseCandidate;
         networking::v1beta1: IPAddress ServiceCIDR;
-        resource::v1beta2: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
+        resource::v1alpha3: DeviceTaintRule ResourcePoolStatusRequest;
+        resource::v1beta1: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;
+        resource::v1beta2: DeviceClass DeviceTaintRule ResourceClaim ResourceClaimTemplate ResourceSlice;
+        scheduling::v1alpha2: PodGroup Workload;
         storage::v1beta1: VolumeAttributesClass;
+        storagemigration::v1beta1: StorageVersionMigration;
     );
     roots!(roots, false,
         core::v1: Binding;

@@ -193,6 +193,11 @@ impl Served {
         Cow::Owned(options)
     }
 
+    /// Whether objects are made when they are asked for: ComponentStatus.
+    pub fn is_computed(&self) -> bool {
+        self.info().group.is_empty() && self.info().plural == "componentstatuses"
+    }
+
     pub fn cache(&self) -> Result<&Arc<Cache>> {
         self.cache.as_ref().ok_or_else(Status::no_such_resource)
     }

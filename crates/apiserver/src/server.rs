@@ -71,6 +71,9 @@ pub struct Server {
     pub inflight: Inflight,
     pub flow: FlowControl,
     pub metrics: crate::metrics::Metrics,
+    pub health: crate::health::Health,
+    /// What else of the cluster runs in this process.
+    pub components: crate::components::Components,
     /// What is written down about requests; set at most once, before the first of them.
     pub audit: OnceLock<Arc<crate::audit::Audit>>,
     /// Who may come without a name.
@@ -165,6 +168,8 @@ impl Server {
             flow: FlowControl::new(&settings),
             settings,
             metrics: crate::metrics::Metrics::default(),
+            health: Default::default(),
+            components: Default::default(),
             audit: OnceLock::new(),
             anonymous: RwLock::default(),
             outgoing,

@@ -41,6 +41,7 @@ pub use resource::{Column, ColumnOf, Context, Info, InfoOf, Requester, Resource,
 /// All built-in resources, sorted by group, version and plural name.
 pub static ALL: &[&dyn Resource] = &[
     &core::binding::Binding,
+    &core::componentstatus::ComponentStatus,
     &core::configmap::ConfigMap,
     &core::endpoints::Endpoints,
     &core::event::Event,

@@ -19,6 +19,9 @@ impl Server {
     /// `resource_version`: None for linearizable, else "not older than" (0: whatever is at hand).
     pub async fn get(&self, target: &Target, resource_version: Option<u64>) -> Result<Arc<Object>> {
         let served = self.served(&target.gvr)?;
+        if served.is_computed() {
+            return self.component_status(&target.name).await;
+        }
         let found = match resource_version {
             None => self.current(&served, &target.namespace, &target.name).await?,
             Some(revision) => {
@@ -48,6 +51,9 @@ impl Server {
     pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<List> {
         let served = self.served(&target.gvr)?;
         check_fields(&served, options)?;
+        if served.is_computed() {
+            return Ok(self.component_statuses(options).await);
+        }
         let mut list = self.list_stored(&served, target, &served.stored_options(options)).await?;
         if served.converts() {
             list.items = list.items.into_iter().map(|object| served.present(object)).collect();

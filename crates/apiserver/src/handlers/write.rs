@@ -138,16 +138,9 @@ impl Server {
 
     /// Checks the body against the schema, drops what is unknown and fills in defaults. Answers warnings.
     pub(crate) fn decode(&self, served: &Served, body: &mut Value, options: &WriteOptions) -> Result<Vec<String>> {
-        let mut warnings = decode_as(&served.info().gvk(), served.schema(), body, options)?;
-        self.decoded(served, None, body, &mut warnings);
+        let warnings = decode_as(&served.info().gvk(), served.schema(), body, options)?;
+        default(served, None, body);
         Ok(warnings)
-    }
-
-    fn decoded(&self, served: &Served, before: Option<&Value>, body: &mut Value, warnings: &mut Vec<String>) {
-        if !served.info().deprecated.is_empty() {
-            warnings.push(served.info().deprecated.to_string());
-        }
-        default(served, before, body);
     }
 
     /// Puts the object where the URL says; refuses one that says otherwise.
@@ -338,9 +331,8 @@ impl Server {
             }
         };
         // Upstream's strictness looks at the whole patched object.
-        let mut warnings =
-            decode_patched(&served.info().gvk(), served.schema(), &before, &mut body, problems, options)?;
-        self.decoded(served, Some(&before), &mut body, &mut warnings);
+        let warnings = decode_patched(&served.info().gvk(), served.schema(), &before, &mut body, problems, options)?;
+        default(served, Some(&before), &mut body);
         Ok((body, warnings, ownership))
     }
 

@@ -61,7 +61,10 @@ impl View<'_> {
     }
 
     pub async fn list(&self, list: List) -> Response<Body> {
-        let mut meta = value!({"resourceVersion": list.revision.to_string()});
+        let mut meta = Value::object();
+        if list.revision > 0 {
+            meta.set("resourceVersion", list.revision.to_string());
+        }
         if !list.continue_token.is_empty() {
             meta.set("continue", &list.continue_token);
         }

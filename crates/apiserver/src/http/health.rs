@@ -12,38 +12,44 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 struct Check {
     name: &'static str,
-    good: bool,
+    result: Result<(), String>,
 }
 
 /// The checks of an endpoint. Only readiness depends on it that the server is about to stop, and a server that starts is
 /// alive.
-fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
+async fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
     let started = endpoint == "livez" || server.ready.load(Ordering::Acquire);
+    let unless = |bad: bool, why: &str| if bad { Err(why.to_string()) } else { Ok(()) };
+    let store = server.health.store(&*server.store).await;
     let mut checks = vec![
-        Check { name: "ping", good: true },
-        Check { name: "log", good: true },
-        Check { name: "etcd", good: true },
-        Check { name: "poststarthook/rbac/bootstrap-roles", good: started },
+        Check { name: "ping", result: Ok(()) },
+        Check { name: "log", result: server.health.log() },
+        Check { name: "etcd", result: store.clone() },
     ];
     if endpoint == "readyz" {
-        checks.push(Check { name: "shutdown", good: !server.closing.is_cancelled() });
+        checks.push(Check { name: "etcd-readiness", result: store });
+    }
+    checks.push(Check { name: "poststarthook/rbac/bootstrap-roles", result: unless(!started, "not finished") });
+    if endpoint == "readyz" {
+        let closing = server.closing.is_cancelled();
+        checks.push(Check { name: "shutdown", result: unless(closing, "process is shutting down") });
     }
     for check in &checks {
-        let status = if check.good { "success" } else { "error" };
+        let status = if check.result.is_ok() { "success" } else { "error" };
         server.metrics.health_checks.add([check.name, status, endpoint], 1);
     }
     checks
 }
 
 /// `/readyz?verbose&exclude=etcd` and friends, in upstream's format.
-pub fn answer(server: &Server, endpoint: &str, rest: &[&str], query: &Query) -> Response<Body> {
-    let checks = checks(server, endpoint);
+pub async fn answer(server: &Server, endpoint: &str, rest: &[&str], query: &Query) -> Response<Body> {
+    let checks = checks(server, endpoint).await;
     let say = |code, text: &str| text_response(code, TEXT, text.as_bytes().to_vec());
     if !rest.is_empty() {
         let name = rest.join("/");
         return match checks.iter().find(|check| check.name == name) {
-            Some(check) if !check.good => {
-                say(StatusCode::INTERNAL_SERVER_ERROR, "internal server error: not finished\n")
+            Some(Check { result: Err(why), .. }) => {
+                say(StatusCode::INTERNAL_SERVER_ERROR, &format!("internal server error: {why}\n"))
             }
             Some(_) => say(StatusCode::OK, "ok"),
             None => say(StatusCode::NOT_FOUND, "404 page not found\n"),
@@ -52,10 +58,10 @@ pub fn answer(server: &Server, endpoint: &str, rest: &[&str], query: &Query) -> 
     let asked = query.all("exclude");
     let mut excluded: BTreeSet<&str> = asked.items().iter().map(canopus_api::Value::str).collect();
     let (mut text, mut bad) = (String::new(), false);
-    for Check { name, good } in &checks {
+    for Check { name, result } in &checks {
         if excluded.remove(name) {
             text += &format!("[+]{name} excluded: ok\n");
-        } else if *good {
+        } else if result.is_ok() {
             text += &format!("[+]{name} ok\n");
         } else {
             bad = true;
@@ -75,7 +81,7 @@ pub fn answer(server: &Server, endpoint: &str, rest: &[&str], query: &Query) -> 
 }
 
 /// `/metrics/slis` (KEP-3466).
-pub fn metrics(server: &Server) -> String {
+pub async fn metrics(server: &Server) -> String {
     let head = Head {
         name: "kubernetes_healthcheck",
         stability: "STABLE",
@@ -84,9 +90,9 @@ pub fn metrics(server: &Server) -> String {
     let mut out = String::new();
     head.write("gauge", &mut out);
     for endpoint in ["healthz", "livez", "readyz"] {
-        for check in checks(server, endpoint) {
+        for check in checks(server, endpoint).await {
             let labels = labels(&["name", "type"], &[check.name, endpoint]);
-            sample(head.name, &labels, u8::from(check.good), &mut out);
+            sample(head.name, &labels, u8::from(check.result.is_ok()), &mut out);
         }
     }
     server.metrics.health_checks.write(&mut out);

@@ -240,20 +240,20 @@ async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) ->
     if request.method() != http::Method::GET && request.method() != http::Method::HEAD {
         return Err(Status::method_not_supported(&canopus_api::Gvr::default(), &call.info.verb));
     }
-    other(server, &call)
+    other(server, &call).await
 }
 
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Paths that are not about resources.
-fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
+async fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
     let path = call.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
-        ["healthz" | "livez" | "readyz", rest @ ..] => Ok(health::answer(server, parts[0], rest, &call.query)),
+        ["healthz" | "livez" | "readyz", rest @ ..] => Ok(health::answer(server, parts[0], rest, &call.query).await),
         ["version"] => Ok(json_response(json::to_vec(&discovery::version()))),
         ["metrics"] => Ok(text_response(StatusCode::OK, METRICS, metrics::text(server).into_bytes())),
-        ["metrics", "slis"] => Ok(text_response(StatusCode::OK, METRICS, health::metrics(server).into_bytes())),
+        ["metrics", "slis"] => Ok(text_response(StatusCode::OK, METRICS, health::metrics(server).await.into_bytes())),
         ["debug", "api_priority_and_fairness", name] => {
             let details = call.query.has("includeRequestDetails");
             let dump =

@@ -26,11 +26,14 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
         return connect::answer(server, &call, &target, connect, request).await;
     }
     allowed(&served, &call, &target, request.method().as_str())?;
+    if !served.info().deprecated.is_empty() {
+        crate::notes::warn(served.info().deprecated);
+    }
     let offer = Offer {
         // Custom resources have no messages of their own.
         protobuf: served.schema().table().is_some_and(|ty| !ty.wire.is_empty()),
         // Where requests themselves are the objects (SubjectAccessReview), there are no tables.
-        tables: served.info().stored,
+        tables: served.info().verbs.contains(&Verb::Get),
         metadata: true,
         watch: call.info.verb == "watch",
     };

@@ -83,8 +83,10 @@ async fn cluster(args: UpArgs) -> Result<()> {
     let (server, pki) = control_plane(&args, address, &tasks, &shutdown).await?;
     let signer = gatekeepers::legacy_signer(gatekeepers::signing_key(&pki, &args)?);
     let certifier = gatekeepers::certifier(&args);
-    tasks.spawn(controllers(&server, &args, pki.ca_pem().into(), (signer, certifier), &shutdown));
-    tasks.spawn(scheduler(&server, &shutdown));
+    let managers = controllers(&server, &args, pki.ca_pem().into(), (signer, certifier), &shutdown);
+    let (one, other, scheduler) = (server.clone(), server.clone(), scheduler(&server, &shutdown));
+    tasks.spawn(async move { one.components.run("controller-manager", managers).await });
+    tasks.spawn(async move { other.components.run("scheduler", scheduler).await });
     let agent = node::start(&server, &pki, &args, &name, address, &tasks, &shutdown)?;
     let mut agent = tokio::spawn(agent);
     let announcement = tokio::spawn(ready::announce(identities::setup(&server), args, name, started));
