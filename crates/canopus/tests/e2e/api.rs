@@ -15,6 +15,30 @@ pub fn discovery_and_identity(c: &Cluster) {
     assert_eq!((denied.code, denied.stdout.trim()), (1, "no"), "{denied:?}");
     assert!(c.k(&["get", "namespaces", "-o", "name"]).contains("namespace/kube-system"));
     assert!(c.k(&["get", "service", "kubernetes", "-o", "wide"]).contains("443/TCP"));
+    let components = c.kubectl(&["get", "componentstatuses", "--no-headers"]);
+    let lines: Vec<Vec<&str>> = components.stdout.lines().map(|l| l.split_whitespace().collect()).collect();
+    let healthy = |name: &'static str| vec![name, "Healthy", "ok"];
+    assert_eq!(lines, [healthy("controller-manager"), healthy("etcd-0"), healthy("scheduler")]);
+    assert!(components.stderr.contains("v1 ComponentStatus is deprecated in v1.19+"), "{components:?}");
+}
+
+/// A policy whose expressions do not fit what it is about.
+pub fn policies_are_checked(c: &Cluster) {
+    let policy = "apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: confused}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [apps], apiVersions: [v1], operations: [CREATE], resources: [deployments]}]
+  validations: [{expression: \"object.spec.replicas > '1'\"}]
+";
+    c.apply(policy);
+    let place = "{.status.typeChecking.expressionWarnings[0].fieldRef}";
+    c.wait_for("validatingadmissionpolicy confused", place, "spec.validations[0].expression");
+    let warning = "jsonpath={.status.typeChecking.expressionWarnings[0].warning}";
+    let warning = c.k(&["get", "validatingadmissionpolicy", "confused", "-o", warning]);
+    assert!(warning.contains("found no matching overload for '_>_' applied to '(int, string)'"), "{warning}");
+    c.k(&["delete", "validatingadmissionpolicy", "confused"]);
 }
 
 pub fn explain(c: &Cluster) {

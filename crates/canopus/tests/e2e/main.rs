@@ -56,6 +56,7 @@ const STORIES: &[Story] = &[
     ("delete", writes::deletions),
     ("discovery and identity", api::discovery_and_identity),
     ("explain", api::explain),
+    ("policies are checked", api::policies_are_checked),
     ("namespaces, service accounts, tokens", api::namespaces),
 ];
 
