@@ -17,6 +17,7 @@ pub async fn run(server: &Arc<Server>, address: IpAddr, port: u16) -> Result<()>
     let user = User::new("system:apiserver", &[MASTERS]);
     crate::crd::start(server).await?;
     server.repair_service_ips().await?;
+    server.default_service_cidr().await?;
     for (gvr, object) in canopus_resources::bootstrap::objects() {
         ensure(server, &user, &gvr, object).await?;
     }

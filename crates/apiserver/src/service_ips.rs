@@ -3,24 +3,46 @@
 
 use crate::served::Served;
 use crate::server::Server;
-use canopus_api::{Errors, Field, Object, Result, Status, Time, Value, value};
+use crate::user::{MASTERS, User};
+use canopus_api::{
+    Errors, Field, Gvr, ListOptions, Object, Patch, Result, Status, Target, Time, Value, View, WatchEvent,
+    WriteOptions, value,
+};
+use canopus_resources::checks::parse_cidr;
 use canopus_store::{Change, Expect, Outcome, Version, Write};
+use futures::StreamExt;
+use parking_lot::RwLock;
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
-/// The range of cluster IPs.
-#[derive(Clone, Copy, Debug)]
+/// The ranges of cluster IPs: the one of the command line, and those that ServiceCIDRs add.
 pub struct ServiceIps {
+    own: Range,
+    /// As of a change of ServiceCIDRs.
+    more: RwLock<(u64, Arc<[Range]>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Range {
     base: u32,
+    /// At least 4.
     size: u32,
 }
+
+/// The name of the ServiceCIDR that says what the command line does.
+const DEFAULT: &str = "kubernetes";
+const MANAGER: &str = "kubernetes-service-cidr-controller";
 
 const PREFIX: &str = "/registry/ipaddresses/";
 /// In microseconds.
 const GRACE: i64 = 60_000_000;
 /// How many random addresses are tried before the range is searched from the start.
 const GUESSES: u32 = 16;
+/// Before addresses are followed again when that failed.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl ServiceIps {
     /// `cidr` is IPv4, from /12 to /28.
@@ -29,18 +51,39 @@ impl ServiceIps {
         let (address, bits) = cidr.split_once('/').ok_or_else(bad)?;
         let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
         let bits: u32 = bits.parse().ok().filter(|b| (12..=28).contains(b)).ok_or_else(bad)?;
-        let size = 1u32 << (32 - bits);
-        Ok(ServiceIps { base: u32::from(address) & !(size - 1), size })
+        Ok(ServiceIps { own: Range::new(address, bits).ok_or_else(bad)?, more: RwLock::default() })
     }
 
     /// The first address, which `default/kubernetes` gets.
     pub fn first(&self) -> Ipv4Addr {
-        Ipv4Addr::from(self.base + 1)
+        Ipv4Addr::from(self.own.base + 1)
     }
 
     /// The tenth address, which cluster DNS gets.
     pub fn dns(&self) -> Ipv4Addr {
-        Ipv4Addr::from(self.base + 10)
+        Ipv4Addr::from(self.own.base + 10)
+    }
+}
+
+impl Range {
+    /// None for what has no addresses to give.
+    fn new(address: Ipv4Addr, bits: u32) -> Option<Range> {
+        let size = 1u32.checked_shl(32 - bits).filter(|size| *size >= 4)?;
+        Some(Range { base: u32::from(address) & !(size - 1), size })
+    }
+
+    /// Those of a ServiceCIDR that is ready.
+    fn of(cidr: &Object) -> Vec<Range> {
+        let tree = cidr.value();
+        let ready = |c: &Value| c["type"].str() == "Ready" && c["status"].str() == "True";
+        if cidr.facts.deleting || !tree["status"]["conditions"].items().iter().any(ready) {
+            return Vec::new();
+        }
+        let range = |text: &Value| match parse_cidr(text.str())? {
+            (IpAddr::V4(first), _, bits) => Range::new(first, bits),
+            _ => None,
+        };
+        tree["spec"]["cidrs"].items().iter().filter_map(range).collect()
     }
 
     fn contains(&self, ip: Ipv4Addr) -> bool {
@@ -123,17 +166,39 @@ impl Server {
         Ok(if dry_run { Vec::new() } else { vec![ip] })
     }
 
+    /// The ranges of ServiceCIDRs besides the default one.
+    fn more_service_ranges(&self) -> Result<Arc<[Range]>> {
+        let cidrs = self.cache("networking.k8s.io", "v1", "servicecidrs")?;
+        let change = cidrs.last_change();
+        {
+            let known = self.service_ips.more.read();
+            if known.0 == change {
+                return Ok(known.1.clone());
+            }
+        }
+        let all = View::list(&*cidrs, "");
+        let ranges = all.iter().flat_map(|cidr| Range::of(cidr)).filter(|range| *range != self.service_ips.own);
+        let ranges: Arc<[Range]> = ranges.collect();
+        *self.service_ips.more.write() = (change, ranges.clone());
+        Ok(ranges)
+    }
+
     async fn take_any(&self, service: &Value, dry_run: bool) -> Result<Ipv4Addr> {
-        for ip in self.service_ips.candidates(self.surroundings.random()) {
-            if self.take(ip, service, dry_run).await? {
-                return Ok(ip);
+        let more = self.more_service_ranges()?;
+        for range in [self.service_ips.own].iter().chain(&*more) {
+            for ip in range.candidates(self.surroundings.random()) {
+                if self.take(ip, service, dry_run).await? {
+                    return Ok(ip);
+                }
             }
         }
         Err(Status::internal("failed to allocate IP: range is full"))
     }
 
     async fn take_this(&self, served: &Served, service: &Value, ip: Ipv4Addr, dry_run: bool) -> Result<Ipv4Addr> {
-        let why = if !self.service_ips.contains(ip) {
+        let more = self.more_service_ranges()?;
+        let known = self.service_ips.own.contains(ip) || more.iter().any(|range| range.contains(ip));
+        let why = if !known {
             format!("failed to allocate IP {ip}: the provided network does not match the current range")
         } else if self.take(ip, service, dry_run).await? {
             return Ok(ip);
@@ -226,16 +291,125 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Makes the ServiceCIDR of the command line's range, and says that it is ready (upstream `defaultservicecidr`).
+    pub(crate) async fn default_service_cidr(&self) -> Result<()> {
+        let user = User::new("system:apiserver", &[MASTERS]);
+        let target = Target::new(&Gvr::new("networking.k8s.io", "v1", "servicecidrs"), "", DEFAULT);
+        let options = WriteOptions { field_manager: MANAGER.into(), force: true, ..WriteOptions::default() };
+        let own = Value::from(self.settings.service_cidr.as_str());
+        let cidr = match self.get(&target, None).await {
+            Ok(there) => there,
+            Err(missing) if missing.is_not_found() => {
+                let cidr = value!({
+                    "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+                    "metadata": {"name": DEFAULT}, "spec": {"cidrs": [&own]},
+                });
+                match self.create(&user, &target, cidr, &options).await {
+                    Ok(made) => made.object,
+                    Err(raced) if raced.is_already_exists() => self.get(&target, None).await?,
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let tree = cidr.value();
+        if tree["spec"]["cidrs"] != Value::Array(vec![own]) {
+            tracing::warn!(cidrs = ?tree["spec"]["cidrs"], "the default ServiceCIDR does not match the configured range");
+            return Ok(());
+        }
+        let known = |c: &Value| c["type"].str() == "Ready" && c["status"].str() != "Unknown";
+        if cidr.facts.deleting || tree["status"]["conditions"].items().iter().any(known) {
+            return Ok(());
+        }
+        let condition = value!({
+            "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": self.surroundings.now(),
+        });
+        let status = value!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": DEFAULT},
+            "status": {"conditions": [condition]},
+        });
+        self.patch_target(&user, &target.subresource("status"), Patch::Apply(status), &options).await?;
+        Ok(())
+    }
+
+    /// An address that somebody deleted while its Service has it is taken again.
+    async fn restore(&self, address: &Object) -> Result<()> {
+        let parent = &address.value()["spec"]["parentRef"];
+        let Ok(ip) = address.name().parse::<Ipv4Addr>() else { return Ok(()) };
+        if !parent["group"].is_empty() || parent["resource"].str() != "services" {
+            return Ok(());
+        }
+        let target = Target::new(&Gvr::new("", "v1", "services"), parent["namespace"].str(), parent["name"].str());
+        // Asked of the store: a Service that is just gone still is in views.
+        let service = match self.get(&target, None).await {
+            Ok(service) => service.value(),
+            Err(gone) if gone.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if held(&service).contains(&ip) && self.take(ip, &service, false).await? {
+            tracing::warn!(%ip, service = %target.name, namespace = %target.namespace, "a cluster IP was not allocated; repaired");
+        }
+        Ok(())
+    }
+}
+
+/// Keeps addresses and the default range there until `shutdown` (upstream `ipallocator-repair-controller`).
+pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        let followed = tokio::select! {
+            followed = follow(&server) => followed,
+            () = shutdown.cancelled() => return,
+        };
+        if let Err(error) = followed {
+            tracing::warn!(%error, "failed to look after cluster IPs");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Until a watch ends.
+async fn follow(server: &Server) -> Result<()> {
+    let watch = async |plural: &str| {
+        let target = Target::new(&Gvr::new("networking.k8s.io", "v1", plural), "", "");
+        let now = Some(server.newest().await?);
+        server.watch(&target, &ListOptions { resource_version: now, ..ListOptions::default() }).await
+    };
+    let (mut addresses, mut cidrs) = (watch("ipaddresses").await?, watch("servicecidrs").await?);
+    server.repair_service_ips().await?;
+    server.default_service_cidr().await?;
+    loop {
+        tokio::select! {
+            event = addresses.next() => match event.transpose()? {
+                Some(WatchEvent::Deleted(address)) => server.restore(&address).await?,
+                Some(_) => {}
+                None => return Ok(()),
+            },
+            event = cidrs.next() => match event.transpose()? {
+                Some(WatchEvent::Deleted(cidr)) if cidr.name() == DEFAULT => server.default_service_cidr().await?,
+                Some(_) => {}
+                None => return Ok(()),
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LocalApi;
+    use canopus_api::DeleteOptions;
 
     #[test]
     fn ranges() {
         let ips = ServiceIps::new("10.96.0.0/16").unwrap();
         assert_eq!(ips.first().to_string(), "10.96.0.1");
         assert_eq!(ips.dns().to_string(), "10.96.0.10");
-        assert!(!ips.contains("10.96.0.0".parse().unwrap()) && !ips.contains("10.96.255.255".parse().unwrap()));
+        assert!(!ips.own.contains("10.96.0.0".parse().unwrap()) && !ips.own.contains("10.96.255.255".parse().unwrap()));
         for bad in ["", "10.0.0.0", "10.0.0.0/8", "10.0.0.0/30", "fd00::/64"] {
             assert!(ServiceIps::new(bad).is_err(), "{bad}");
         }
@@ -244,10 +418,52 @@ mod tests {
     #[test]
     fn every_address_is_a_candidate() {
         let ips = ServiceIps::new("10.0.0.0/28").unwrap();
-        let mut all: Vec<Ipv4Addr> = ips.candidates(12345).collect();
-        assert!(all.iter().all(|ip| ips.contains(*ip)));
+        let mut all: Vec<Ipv4Addr> = ips.own.candidates(12345).collect();
+        assert!(all.iter().all(|ip| ips.own.contains(*ip)));
         all.sort();
         all.dedup();
         assert_eq!(all.len(), 14);
+        let smallest = Range::new(Ipv4Addr::new(10, 0, 0, 9), 30).unwrap();
+        assert!(smallest.candidates(7).all(|ip| smallest.contains(ip)));
+        assert!(Range::new(Ipv4Addr::LOCALHOST, 31).is_none() && Range::new(Ipv4Addr::LOCALHOST, 0).is_none());
+    }
+
+    #[tokio::test]
+    async fn ranges_and_addresses_are_objects() {
+        let server = crate::testing::server().await;
+        let api = LocalApi::shared(server.clone(), User::new("admin", &[MASTERS]), "tests");
+        let at = |plural: &str, name: &str| Target::new(&Gvr::new("networking.k8s.io", "v1", plural), "", name);
+        let default = api.get(&at("servicecidrs", "kubernetes")).await.unwrap().value();
+        assert_eq!(default["spec"]["cidrs"][0].str(), server.settings.service_cidr);
+        assert_eq!(default["status"]["conditions"][0]["status"].str(), "True");
+
+        let service = async |name: &str, ip: &str| {
+            let spec = value!({"clusterIP": ip, "ports": [{"port": 80}]});
+            let target = Target::new(&Gvr::new("", "v1", "services"), "default", "");
+            api.create(&target, value!({"metadata": {"name": name}, "spec": spec}), &WriteOptions::default()).await
+        };
+        let refused = service("far", "192.168.7.9").await.unwrap_err();
+        assert!(refused.message.contains("the provided network does not match the current range"), "{refused}");
+        let more = value!({"metadata": {"name": "more"}, "spec": {"cidrs": ["192.168.7.0/24"]}});
+        api.create(&at("servicecidrs", ""), more, &WriteOptions::default()).await.unwrap();
+        assert!(service("far", "192.168.7.9").await.is_err(), "nobody said that it is ready");
+        let ready = value!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let patch = Patch::Merge(ready);
+        let made = api.patch(&at("servicecidrs", "more").subresource("status"), patch, &WriteOptions::default()).await;
+        let revision = made.unwrap().revision;
+        server.cache("networking.k8s.io", "v1", "servicecidrs").unwrap().reached(revision).await.unwrap();
+        service("far", "192.168.7.9").await.unwrap();
+
+        let address = at("ipaddresses", "192.168.7.9");
+        let there = api.get(&address).await.unwrap();
+        assert_eq!(there.value()["spec"]["parentRef"]["name"].str(), "far");
+        api.delete(&address, &DeleteOptions::default()).await.unwrap();
+        server.restore(&there).await.unwrap();
+        api.get(&address).await.unwrap();
+        let far = Target::new(&Gvr::new("", "v1", "services"), "default", "far");
+        api.delete(&far, &DeleteOptions::default()).await.unwrap();
+        server.restore(&there).await.unwrap();
+        assert!(api.get(&address).await.unwrap_err().is_not_found());
     }
 }

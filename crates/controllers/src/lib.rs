@@ -21,6 +21,7 @@ mod replicaset;
 mod resourcequota;
 mod rootca;
 mod serviceaccount;
+mod servicecidrs;
 mod tainteviction;
 mod tokens;
 
@@ -56,6 +57,7 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     ("replicationcontroller-controller", |c| Box::pin(replicaset::run(c, &replicaset::REPLICATION_CONTROLLER))),
     ("resourcequota-controller", |c| Box::pin(resourcequota::run(c))),
     ("root-ca-certificate-publisher-controller", |c| Box::pin(rootca::run(c))),
+    ("service-cidr-controller", |c| Box::pin(servicecidrs::run(c))),
     ("serviceaccount-controller", |c| Box::pin(serviceaccount::run(c))),
     ("serviceaccount-token-controller", |c| Box::pin(tokens::run(c))),
     ("taint-eviction-controller", |c| Box::pin(tainteviction::run(c))),

@@ -19,7 +19,9 @@ use canopus_api::{Value, gates};
 use canopus_apiserver::pki::Pki;
 use canopus_apiserver::runtime_config::RuntimeConfig;
 use canopus_apiserver::surroundings::{Surroundings, System};
-use canopus_apiserver::{Server, Settings, admission, aggregator, bootstrap, compaction, http::serve, masters};
+use canopus_apiserver::{
+    Server, Settings, admission, aggregator, bootstrap, compaction, http::serve, masters, service_ips,
+};
 use canopus_client::kubeconfig;
 use canopus_store::Store;
 use canopus_store::etcd::{self, EtcdStore};
@@ -163,6 +165,7 @@ async fn control_plane(
     aggregation(&server, &data.join("pki"), tasks, shutdown)?;
     fronts.run(&server, tasks, shutdown).await?;
     tasks.spawn(compaction::run(server.clone(), shutdown.clone()));
+    tasks.spawn(service_ips::run(server.clone(), shutdown.clone()));
     tasks.spawn(masters::run(server.clone(), address, args.secure_port, shutdown.clone()));
 
     write_kubeconfig(args, &pki)?;
