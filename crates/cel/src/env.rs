@@ -15,6 +15,7 @@ pub struct Env {
     variables: BTreeMap<String, Type>,
     provider: Option<Arc<dyn TypeProvider>>,
     mutation: bool,
+    bindings: bool,
 }
 
 impl Env {
@@ -40,9 +41,15 @@ impl Env {
         self
     }
 
+    /// Allows `cel.bind(name, value, expression)`.
+    pub fn bindings(mut self) -> Env {
+        self.bindings = true;
+        self
+    }
+
     /// Reads, checks and plans an expression.
     pub fn compile(&self, source: &str) -> Result<Program, Vec<Issue>> {
-        let parsed = parser::parse(source)?;
+        let parsed = parser::parse(source, self.bindings)?;
         let checked = checker::check(self, source, parsed)?;
         let cost = cost::estimate(self, &checked);
         Ok(Program { root: plan::plan(self, &checked), result: checked.result, cost, source: source.into() })
@@ -50,7 +57,7 @@ impl Env {
 
     /// Whether an expression asks for `field` of `variable`, be it `variable.field`, `variable.?field` or `has(…)`.
     pub fn selects(source: &str, variable: &str, field: &str) -> bool {
-        parser::parse(source).is_ok_and(|parsed| selects(&parsed.expr, variable, field))
+        parser::parse(source, false).is_ok_and(|parsed| selects(&parsed.expr, variable, field))
     }
 
     pub(crate) fn lookup(&self, name: &str) -> Option<Type> {

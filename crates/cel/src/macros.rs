@@ -34,6 +34,7 @@ pub(crate) fn member_call(p: &mut Parser, id: Id, function: String, target: Expr
         ("map", 2 | 3) | ("filter", 2) => m.list(&function, target, args),
         ("transformList" | "transformMap" | "transformMapEntry", 3 | 4) => m.transform(&function, target, args),
         ("optMap" | "optFlatMap", 2) => m.opt_map(&function, target, args),
+        ("bind", 3) if m.p.bindings && matches!(&target.kind, Kind::Ident(name) if name == "cel") => m.cel_bind(args),
         ("sortBy", 2) => m.sort_by(target, args),
         _ => Ok(m.p.make(id, Kind::Call { function, target: Some(Box::new(target)), args })),
     }
@@ -204,6 +205,15 @@ impl Maker<'_, '_> {
             step,
             result,
         })
+    }
+
+    fn cel_bind(&mut self, mut args: Vec<Expr>) -> Expand {
+        let name = args.remove(0);
+        let Kind::Ident(name) = name.kind else {
+            return Err(self.p.fail_at(name.id, "cel.bind() variable names must be simple identifiers".into()));
+        };
+        let value = args.remove(0);
+        Ok(self.bind(name, value, args.remove(0)))
     }
 
     fn opt_map(&mut self, function: &str, target: Expr, mut args: Vec<Expr>) -> Expand {

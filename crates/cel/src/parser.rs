@@ -53,6 +53,8 @@ pub(crate) struct Parser<'a> {
     issues: Vec<Issue>,
     /// How many nodes macros have repeated.
     pub(crate) copied: usize,
+    /// Whether there is `cel.bind`.
+    pub(crate) bindings: bool,
 }
 
 /// The issue was recorded; there is nothing to go on with.
@@ -60,7 +62,7 @@ pub(crate) struct Stop;
 
 type Parse<T> = Result<T, Stop>;
 
-pub(crate) fn parse(source: &str) -> Result<Parsed, Vec<Issue>> {
+pub(crate) fn parse(source: &str, bindings: bool) -> Result<Parsed, Vec<Issue>> {
     let size = source.chars().count();
     if size > LONGEST {
         let message = format!("expression code point size exceeds limit: size: {size}, limit {LONGEST}");
@@ -69,7 +71,8 @@ pub(crate) fn parse(source: &str) -> Result<Parsed, Vec<Issue>> {
     let mut lexer = Lexer::new(source);
     let tokens = lexer.tokens();
     let issues = lexer.errors.iter().map(|(at, message)| Issue::at(source, *at, message.clone())).collect();
-    let mut parser = Parser { source, tokens, at: 0, depth: 0, offsets: vec![0], heights: vec![0], issues, copied: 0 };
+    let mut parser =
+        Parser { source, tokens, at: 0, depth: 0, offsets: vec![0], heights: vec![0], issues, copied: 0, bindings };
     let expr = parser.whole();
     match expr {
         Ok(expr) if parser.issues.is_empty() => Ok(Parsed { expr, offsets: parser.offsets }),

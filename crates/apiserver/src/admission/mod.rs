@@ -9,6 +9,7 @@ pub mod fresh;
 pub mod limit_ranger;
 pub mod matching;
 pub mod namespace_lifecycle;
+pub mod node_declared_features;
 pub mod node_restriction;
 pub mod persistent_volume_claim_resize;
 pub mod plugins;

@@ -7,6 +7,7 @@ use super::default_toleration_seconds::DefaultTolerationSeconds;
 use super::fresh::Fresh;
 use super::limit_ranger::LimitRanger;
 use super::namespace_lifecycle::NamespaceLifecycle;
+use super::node_declared_features::NodeDeclaredFeatures;
 use super::node_restriction::NodeRestriction;
 use super::persistent_volume_claim_resize::PersistentVolumeClaimResize;
 use super::pod_resize_validator::PodResizeValidator;
@@ -53,6 +54,9 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
         plugins.push(Box::new(PodTopologyLabels { nodes: core("nodes")? }));
     }
     plugins.push(Box::new(PodResizeValidator { nodes: core("nodes")? }));
+    if server.settings.features.enabled("NodeDeclaredFeatures") {
+        plugins.push(Box::new(NodeDeclaredFeatures { nodes: core("nodes")? }));
+    }
     plugins.extend(certificates::plugins(server));
     plugins.push(Box::new(MutatingPolicies::new(server)?));
     plugins.push(Box::new(MutatingWebhooks::new(server)?));

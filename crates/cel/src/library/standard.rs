@@ -298,7 +298,7 @@ fn to_duration<'a>(_: &Context<'a, '_>, args: &[Val<'a>]) -> Outcome<'a> {
 fn civil(args: &[Val]) -> Result<Civil, EvalError> {
     match args {
         [Val::Timestamp(t)] => Ok(t.civil(0)),
-        [Val::Timestamp(t), Val::Str(tz)] => Ok(t.civil(zone(tz).map_err(EvalError::new)?)),
+        [Val::Timestamp(t), Val::Str(tz)] => Ok(t.civil(zone(tz, *t).map_err(EvalError::new)?)),
         _ => Err(EvalError::no_such_overload()),
     }
 }

@@ -3,6 +3,7 @@
 mod device;
 mod request;
 mod rules;
+pub mod selector;
 mod status;
 
 pub mod deviceclass;

@@ -1,5 +1,6 @@
 //! Rules that claims, classes and slices share.
 
+use super::selector;
 use crate::checks::{self, Seen};
 use crate::core::pod::volumes::csi_driver;
 use canopus_api::{Errors, Field, Value, names};
@@ -91,9 +92,8 @@ pub fn unique(list: &Field, key: impl Fn(&Value) -> CompactString, errors: &mut 
     }
 }
 
-/// `DeviceSelector`s. Their expressions are not compiled.
+/// `DeviceSelector`s.
 pub fn selectors(list: &Field, errors: &mut Errors) {
-    const MAX_EXPRESSION: usize = 10 * 1024;
     if !fits(list, 32, errors) {
         return;
     }
@@ -102,10 +102,16 @@ pub fn selectors(list: &Field, errors: &mut Errors) {
         let expression = cel.at("expression");
         if cel.is_unset() {
             errors.required(&cel, "");
-        } else if expression.str().len() > MAX_EXPRESSION {
-            errors.too_long(&expression, MAX_EXPRESSION);
+        } else if expression.str().len() > selector::MAX_LENGTH {
+            errors.too_long(&expression, selector::MAX_LENGTH);
         } else {
-            checks::required(&expression, errors);
+            match selector::compile(expression.str()) {
+                Err(why) => errors.invalid(&expression, why),
+                Ok(program) if program.estimated_cost().max > selector::MAX_COST => {
+                    errors.forbidden(&expression, "too complex, exceeds cost limit");
+                }
+                Ok(_) => {}
+            }
         }
     }
 }
