@@ -45,6 +45,7 @@ pub mod surroundings;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod traces;
 pub mod user;
 
 pub use local::LocalApi;

@@ -3,6 +3,7 @@
 
 use crate::audit::Record;
 use crate::flowcontrol::Classified;
+use crate::traces::{Attributes, Part, Trace};
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 
@@ -20,6 +21,7 @@ pub struct Notes {
     annotations: Mutex<Vec<(String, String)>>,
     record: OnceLock<Arc<Record>>,
     class: OnceLock<Classified>,
+    trace: OnceLock<Arc<Trace>>,
 }
 
 impl Notes {
@@ -41,6 +43,11 @@ impl Notes {
     /// What flow control found the request to be.
     pub fn class(&self) -> Option<&Classified> {
         self.class.get()
+    }
+
+    /// The request's trace, if it is traced.
+    pub fn trace(&self) -> Option<&Arc<Trace>> {
+        self.trace.get()
     }
 
     fn warn(&self, text: &str) {
@@ -68,6 +75,21 @@ pub async fn noting<T>(notes: Arc<Notes>, work: impl Future<Output = T>) -> T {
 pub fn classified(class: Classified) {
     // Found once; outside of a request there is nobody to tell.
     let _ = NOTES.try_with(|notes| notes.class.set(class));
+}
+
+/// This request is traced.
+pub fn traced(trace: Arc<Trace>) {
+    let _ = NOTES.try_with(|notes| notes.trace.set(trace));
+}
+
+/// The request's trace, if it is traced.
+pub fn trace() -> Option<Arc<Trace>> {
+    NOTES.try_with(|notes| notes.trace.get().cloned()).ok().flatten()
+}
+
+/// Something that the request's trace, if it has one, shows for as long as what is answered lives.
+pub fn part(name: &str, attributes: impl FnOnce() -> Attributes) -> Option<Part> {
+    trace()?.part(name, attributes())
 }
 
 /// Tells the client something that is no error.

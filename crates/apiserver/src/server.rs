@@ -8,6 +8,7 @@ use crate::cache::Cache;
 use crate::catalog::{Catalog, Members};
 use crate::flowcontrol::FlowControl;
 use crate::http::limits::Inflight;
+use crate::notes;
 use crate::outgoing::Outgoing;
 use crate::served::Served;
 use crate::service_ips::ServiceIps;
@@ -76,6 +77,8 @@ pub struct Server {
     pub components: crate::components::Components,
     /// What is written down about requests; set at most once, before the first of them.
     pub audit: OnceLock<Arc<crate::audit::Audit>>,
+    /// What is told about requests to a collector; set at most once, before the first of them.
+    pub traces: OnceLock<Arc<crate::traces::Traces>>,
     /// Who may come without a name.
     pub anonymous: RwLock<Arc<crate::authn::Anonymous>>,
     /// For calling webhooks, extension servers and whom proxies lead to.
@@ -171,6 +174,7 @@ impl Server {
             health: Default::default(),
             components: Default::default(),
             audit: OnceLock::new(),
+            traces: OnceLock::new(),
             anonymous: RwLock::default(),
             outgoing,
             aggregator: Aggregator::default(),
@@ -307,6 +311,11 @@ impl Server {
             (_, Expect::Absent) => "create",
             _ => "update",
         };
+        let _part = match operation {
+            "create" => notes::part("Create etcd3", || about_write(served, &key)),
+            "update" => notes::part("GuaranteedUpdate etcd3", || about_write(served, &key)),
+            _ => None,
+        };
         let committed = self.store.commit(Write { key, expect, change });
         let outcome = self.timed(operation, served, committed).await.map_err(storage::status)?;
         match outcome {
@@ -318,4 +327,15 @@ impl Server {
             }),
         }
     }
+}
+
+/// What a trace says about a write.
+fn about_write(served: &Served, key: &str) -> crate::traces::Attributes {
+    let info = served.info();
+    vec![
+        ("key", key.into()),
+        ("type", info.kind.into()),
+        ("group", info.group.into()),
+        ("resource", info.plural.into()),
+    ]
 }

@@ -8,6 +8,7 @@ const GROUP: &str = "apiserver.config.k8s.io/";
 pub enum Shape {
     Text,
     Flag,
+    Number,
     Object(&'static [(&'static str, Shape)]),
     List(&'static Shape),
 }
@@ -50,6 +51,7 @@ fn check(shape: &Shape, value: &Value, path: &str, problems: &mut Vec<String>) {
     let fits = match shape {
         Shape::Text => value.as_str().is_some(),
         Shape::Flag => value.as_bool().is_some(),
+        Shape::Number => value.as_i64().is_some(),
         Shape::Object(fields) => return object(fields, value, path, problems),
         Shape::List(of) => {
             let items = value.items().iter().enumerate();

@@ -1,6 +1,7 @@
 //! get, list and watch.
 
 use crate::cache::{Cache, CacheEvent, Subscription, selected, too_large};
+use crate::notes;
 use crate::served::{Served, Strategy};
 use crate::server::Server;
 use crate::storage;
@@ -54,6 +55,7 @@ impl Server {
         if served.is_computed() {
             return Ok(self.component_statuses(options).await);
         }
+        let _part = notes::part("cacher.GetList", || of_type(&served));
         let mut list = self.list_stored(&served, target, &served.stored_options(options)).await?;
         if served.converts() {
             list.items = list.items.into_iter().map(|object| served.present(object)).collect();
@@ -181,6 +183,7 @@ impl Server {
         if let Some(why) = bad_initial_events(options) {
             return Err(Status::bad_request(why));
         }
+        let _part = notes::part("cacher.Watch", || of_type(&served));
         let options = &*served.stored_options(options);
         let cache = served.cache()?;
         let from = match (options.send_initial_events, options.resource_version) {
@@ -415,6 +418,13 @@ fn transform(event: &CacheEvent, namespace: &str, options: &ListOptions) -> Opti
         (true, false) => event.gone().map(WatchEvent::Deleted),
         (false, false) => None,
     }
+}
+
+/// What a trace says about a list or watch.
+fn of_type(served: &Served) -> crate::traces::Attributes {
+    let info = served.info();
+    let of_group = if info.group.is_empty() { String::new() } else { format!(".{}", info.group) };
+    vec![("type", format!("{}{of_group}", info.plural).as_str().into())]
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use canopus_api::{Result, Status};
 use futures::stream::{Stream, StreamExt};
+use http::Response;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt, BodyStream, Empty, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::Frame;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -29,6 +30,18 @@ pub fn empty() -> Body {
 
 pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
+}
+
+/// The answer with something that goes when its last byte has gone out, or when nobody wants the rest.
+pub fn keeping<K: Send + Unpin + 'static>(response: Response<Body>, kept: K) -> Response<Body> {
+    response.map(|body| {
+        let mut frames = BodyStream::new(body);
+        let guarded = futures::stream::poll_fn(move |context| {
+            let _ = &kept;
+            frames.poll_next_unpin(context)
+        });
+        BodyExt::boxed_unsync(http_body_util::StreamBody::new(guarded))
+    })
 }
 
 pub fn try_stream(chunks: impl Stream<Item = std::result::Result<Bytes, Error>> + Send + 'static) -> Body {

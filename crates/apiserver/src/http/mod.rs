@@ -18,6 +18,7 @@ pub mod serve;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 pub use body::{Body, empty, full};
 pub(crate) use compress::accepted as takes_gzip;
@@ -87,6 +88,7 @@ pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: Request<Incom
     if info.is_resource && server.catalog.served(&info.target.gvr).is_some() {
         observed(&server, &info, dry_run, &headers, &response, started.elapsed());
     }
+    let response = trace::end(&notes, limits::long_running(&info), response);
     match notes.record() {
         Some(record) => record::finish(record, &notes, limits::long_running(&info), response, refused.as_ref()).await,
         None => response,
@@ -128,6 +130,7 @@ async fn admitted(
     };
     let wanted = Attributes::of(&user, &info);
     record::begin(&server, &peer, &id, &wanted, &request);
+    trace::begin(&server, &peer, &id, &user, &info, &request);
     let impersonated = impersonate::resolve(&server, &wanted, request.headers()).await?;
     impersonate::strip(request.headers_mut());
     let user = match impersonated {

@@ -10,9 +10,8 @@ use crate::server::Server;
 use crate::surroundings::uuid;
 use crate::user::User;
 use canopus_api::Status;
-use futures::StreamExt;
 use http::{HeaderMap, Request, Response, header};
-use http_body_util::{BodyExt, BodyStream};
+use http_body_util::BodyExt;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -79,12 +78,7 @@ pub async fn finish(
     record.annotate(notes.take_annotations());
     if long_running {
         record.stage(Stage::ResponseStarted);
-        let ending = Ending(record.clone());
-        return response.map(|body| {
-            let mut frames = BodyStream::new(body);
-            let guarded = async_stream(ending, move |context| frames.poll_next_unpin(context));
-            BodyExt::boxed_unsync(http_body_util::StreamBody::new(guarded))
-        });
+        return body::keeping(response, Ending(record.clone()));
     }
     let mut response = response;
     if record.wants_response() {
@@ -109,15 +103,4 @@ pub async fn finish(
     }
     record.stage(Stage::ResponseComplete);
     response
-}
-
-/// A stream that takes something with it when it goes.
-fn async_stream<T, K: Send + Unpin + 'static>(
-    kept: K,
-    mut next: impl FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<T>> + Send + 'static,
-) -> impl futures::Stream<Item = T> + Send + 'static {
-    futures::stream::poll_fn(move |context| {
-        let _ = &kept;
-        next(context)
-    })
 }

@@ -22,6 +22,7 @@ use std::time::Instant;
 pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) -> Result<Response<Body>> {
     let target = unpinned(&call);
     let served = server.served(&target.gvr)?.clone();
+    let _part = super::trace::handler(&call);
     if let Some(connect) = connect::of(&call, &target) {
         return connect::answer(server, &call, &target, connect, request).await;
     }

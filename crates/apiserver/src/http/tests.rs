@@ -5,9 +5,10 @@ mod lists;
 mod metrics;
 mod openapi;
 mod protobuf;
+mod slow;
 
 use super::Peer;
-use super::serve::talk;
+use super::serve::{Patience, talk};
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::testing::{client_certificate, server_with};
@@ -53,7 +54,9 @@ impl Client {
         let peer = Peer { certificates: vec![client_certificate(name, group)], address: None };
         let (near, far) = tokio::io::duplex(1 << 16);
         let kept = server.clone();
-        tokio::spawn(async move { talk(server, Arc::new(peer), far, CancellationToken::new()).await.unwrap() });
+        tokio::spawn(async move {
+            talk(server, Arc::new(peer), far, CancellationToken::new(), Patience::default()).await.unwrap()
+        });
         let (requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
         tokio::spawn(connection);
         Client { requests, server: kept }

@@ -17,7 +17,7 @@ pub use tls::Trust;
 use crate::cache::Cache;
 use bytes::Bytes;
 use canopus_api::{Status, Value, json};
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use pool::Pool;
 use resolve::Services;
 use std::sync::Arc;
@@ -112,9 +112,12 @@ impl Outgoing {
     pub async fn send(
         &self,
         to: &Destination,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
         patience: Duration,
     ) -> Result<Response<Bytes>, Failure> {
+        if let Some(parent) = crate::notes::trace().and_then(|t| HeaderValue::from_str(&t.parent()?).ok()) {
+            request.headers_mut().insert(crate::traces::TRACEPARENT, parent);
+        }
         let about = describe(&request, to);
         let exchange = self.pool.exchange(&self.services, to, request);
         match tokio::time::timeout(patience, exchange).await {

@@ -175,6 +175,9 @@ pub struct AuditArgs {
     /// Whom audit events are sent to, as a kubeconfig
     #[arg(long, value_name = "FILE")]
     pub audit_webhook_config_file: Option<PathBuf>,
+    /// Which requests are traced, and which OpenTelemetry collector is told (TracingConfiguration); without it, none
+    #[arg(long, value_name = "FILE", help_heading = "Tracing")]
+    pub tracing_config_file: Option<PathBuf>,
     /// How many audit events wait to be sent at most
     #[arg(long, value_name = "N", default_value_t = 10000)]
     pub audit_webhook_batch_buffer_size: usize,

@@ -9,7 +9,8 @@ use canopus_apiserver::audit::{Audit, Counts};
 use canopus_apiserver::encryption::{Config, EncryptedStore, Encryption};
 use canopus_apiserver::outgoing::{Destination, Trust};
 use canopus_apiserver::pki::Identity;
-use canopus_apiserver::surroundings::System;
+use canopus_apiserver::surroundings::{self, Surroundings, System};
+use canopus_apiserver::traces::{self, Traces};
 use canopus_apiserver::{Server, reload};
 use canopus_client::kubeconfig;
 use canopus_store::Store;
@@ -71,6 +72,16 @@ pub fn setup(server: &Arc<Server>, args: &UpArgs, shutdown: &CancellationToken) 
     }
     let audit = Audit { policy, log, webhook, clock: Arc::new(System), counts: Counts::default() };
     server.audit.set(Arc::new(audit)).map_err(|_| anyhow!("the audit log has been begun already"))
+}
+
+/// Begins to trace requests, if there is a configuration.
+pub fn traces(server: &Arc<Server>, args: &UpArgs, shutdown: &CancellationToken) -> Result<()> {
+    let Some(path) = &args.audit.tracing_config_file else { return Ok(()) };
+    let configuration = traces::Configuration::parse(&read(path)?);
+    let configuration = configuration.map_err(|e| anyhow!("failed to understand {}: {e}", path.display()))?;
+    let instance = format!("apiserver-{}", surroundings::uuid(System.random()));
+    let traces = Traces::start(configuration, Arc::new(System), instance, shutdown.clone());
+    server.traces.set(traces).map_err(|_| anyhow!("requests are traced already"))
 }
 
 /// The store behind what encrypts, if there is a configuration.

@@ -157,6 +157,7 @@ async fn control_plane(
     let listener =
         listener.with_context(|| format!("failed to listen on {}:{}", args.bind_address, args.secure_port))?;
     audit::setup(&server, args, shutdown)?;
+    audit::traces(&server, args, shutdown)?;
     let fronts = gatekeepers::setup(&server, &pki, args, address)?;
     tasks.spawn(serve::serve(server.clone(), listener, fronts.tls()?, shutdown.clone()));
     bootstrap::run(&server, address, args.secure_port)

@@ -1,9 +1,11 @@
 //! The real kubectl against the real binary and real containers. Stories share a cluster, each in a namespace of its own,
 //! and play side by side; what ends the process plays alone.
 
+mod access;
 mod api;
 mod cli;
 mod clients;
+mod elsewhere;
 mod kills;
 mod pods;
 mod reads;
@@ -58,6 +60,8 @@ const STORIES: &[Story] = &[
     ("explain", api::explain),
     ("policies are checked", api::policies_are_checked),
     ("namespaces, service accounts, tokens", api::namespaces),
+    ("certificates for users", access::certificates),
+    ("rights", access::rights),
 ];
 
 /// One cluster at a time: on two cores more would mostly wait for each other.
@@ -97,9 +101,20 @@ fn a_cluster_that_is_killed() {
     kills::under_load(&mut cluster);
 }
 
+#[test]
+fn a_cluster_in_etcd() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    elsewhere::in_etcd(Path::new(env!("CARGO_BIN_EXE_canopus")));
+}
+
 /// A cluster whose node is ready and has the image.
 fn ready_cluster() -> Cluster {
-    let cluster = Cluster::start(Path::new(env!("CARGO_BIN_EXE_canopus")));
+    ready_cluster_of(Cluster::new(Path::new(env!("CARGO_BIN_EXE_canopus"))))
+}
+
+/// The same of one that has not been started yet.
+fn ready_cluster_of(mut cluster: Cluster) -> Cluster {
+    cluster.up();
     cluster.import_busybox(IMAGE);
     cluster.wait_for("node node-1", "{.status.conditions[?(@.type==\"Ready\")].status}", "True");
     cluster

@@ -1,7 +1,7 @@
 //! Clients that mean harm: the server answers or closes, and another client doesn't notice.
 
 use super::super::Peer;
-use super::super::serve::talk;
+use super::super::serve::{Patience, talk};
 use super::{Answer, Client, client_certificate};
 use crate::server::Server;
 use bytes::Bytes;
@@ -23,7 +23,7 @@ fn connect(server: &Arc<Server>) -> DuplexStream {
     let (near, far) = tokio::io::duplex(1 << 16);
     let server = server.clone();
     let peer = Peer { certificates: vec![client_certificate("mallory", "system:masters")], address: None };
-    tokio::spawn(async move { talk(server, Arc::new(peer), far, CancellationToken::new()).await });
+    tokio::spawn(async move { talk(server, Arc::new(peer), far, CancellationToken::new(), Patience::default()).await });
     near
 }
 
