@@ -22,6 +22,7 @@ pub struct Notes {
     record: OnceLock<Arc<Record>>,
     class: OnceLock<Classified>,
     trace: OnceLock<Arc<Trace>>,
+    panic: OnceLock<String>,
 }
 
 impl Notes {
@@ -48,6 +49,16 @@ impl Notes {
     /// The request's trace, if it is traced.
     pub fn trace(&self) -> Option<&Arc<Trace>> {
         self.trace.get()
+    }
+
+    /// Its handler has broken down; answers with what words, when asked later.
+    pub fn panicked(&self, words: String) {
+        // The first is the one that counts.
+        let _ = self.panic.set(words);
+    }
+
+    pub fn panic(&self) -> Option<&str> {
+        self.panic.get().map(String::as_str)
     }
 
     fn warn(&self, text: &str) {

@@ -73,7 +73,7 @@ pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: Request<Incom
         Ok(deadline) => {
             let work = admitted(server.clone(), peer, id.clone(), info.clone(), query, request);
             let work = noting(notes.clone(), work);
-            in_time(tokio::spawn(work), deadline).await
+            in_time(tokio::spawn(work), deadline, &notes).await
         }
     };
     let refused = answer.as_ref().err().cloned();
@@ -97,7 +97,11 @@ pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: Request<Incom
 
 /// Waits for a request's task, a task of its own because neither a client that goes away nor a deadline may stop a
 /// write half-way.
-async fn in_time(task: JoinHandle<Result<Response<Body>>>, deadline: Option<Duration>) -> Result<Response<Body>> {
+async fn in_time(
+    task: JoinHandle<Result<Response<Body>>>,
+    deadline: Option<Duration>,
+    notes: &Notes,
+) -> Result<Response<Body>> {
     let done = match deadline {
         // Nothing that lasts as long as the client wishes writes; it ends with the client.
         None => AbortOnDropHandle::new(task).await,
@@ -106,10 +110,20 @@ async fn in_time(task: JoinHandle<Result<Response<Body>>>, deadline: Option<Dura
             Err(_) => return Err(Status::timeout("request did not complete within the allotted timeout")),
         },
     };
-    done.unwrap_or_else(|panic| {
-        tracing::error!(%panic, "a request handler panicked");
-        Err(Status::internal("panic while serving the request"))
+    done.unwrap_or_else(|broken| {
+        tracing::error!(%broken, "a request handler panicked");
+        notes.panicked(words(broken));
+        Err(Status::internal("This request caused apiserver to panic. Look in the logs for details."))
     })
+}
+
+/// What a panic said.
+fn words(broken: tokio::task::JoinError) -> String {
+    let said = broken.try_into_panic().ok();
+    let text = said.as_ref().and_then(|said| {
+        said.downcast_ref::<&str>().map(ToString::to_string).or_else(|| said.downcast_ref::<String>().cloned())
+    });
+    text.unwrap_or_else(|| "unknown".into())
 }
 
 /// Who asks, and is there room?

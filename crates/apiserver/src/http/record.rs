@@ -74,8 +74,13 @@ pub async fn finish(
     response: Response<Body>,
     refused: Option<&Status>,
 ) -> Response<Body> {
-    record.status(response.status().as_u16(), refused);
     record.annotate(notes.take_annotations());
+    if let Some(words) = notes.panic() {
+        record.status(500, Some(&Status::new(500, "InternalError", format!("APIServer panic'd: {words}"))));
+        record.stage(Stage::Panic);
+        return response;
+    }
+    record.status(response.status().as_u16(), refused);
     if long_running {
         record.stage(Stage::ResponseStarted);
         return body::keeping(response, Ending(record.clone()));

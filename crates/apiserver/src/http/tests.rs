@@ -201,7 +201,8 @@ async fn a_bad_timeout_is_refused() {
 #[tokio::test]
 async fn what_takes_too_long_is_given_up() {
     let never = tokio::spawn(std::future::pending());
-    let gone = super::in_time(never, Some(std::time::Duration::from_millis(1))).await.err().unwrap();
+    let gone =
+        super::in_time(never, Some(std::time::Duration::from_millis(1)), &Default::default()).await.err().unwrap();
     let message = "Timeout: request did not complete within the allotted timeout";
     assert_eq!((gone.code, gone.message.as_str()), (504, message));
 }
@@ -334,19 +335,8 @@ async fn who_may_do_nothing_learns_nothing() {
 #[tokio::test]
 async fn a_request_over_the_network_is_recorded() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("audit.log");
     let mut client = Client::new("admin", "system:masters").await;
-    let policy =
-        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: RequestResponse}]";
-    let log = crate::audit::log::Log::open(crate::audit::log::Options { path: path.clone(), ..Default::default() });
-    let audit = crate::audit::Audit {
-        policy: crate::audit::policy::Policy::parse(policy).unwrap(),
-        log: Some(log.unwrap()),
-        webhook: None,
-        clock: client.server.surroundings.clone(),
-        counts: Default::default(),
-    };
-    assert!(client.server.audit.set(Arc::new(audit)).is_ok());
+    let path = audited(&client.server, dir.path());
     let body = r#"{"metadata":{"name":"c"},"data":{"k":"v"}}"#;
     let headers = [("content-type", "application/json"), ("audit-id", "mine"), ("impersonate-user", "jane")];
     let answer = client.send("POST", "/api/v1/namespaces/default/configmaps", &headers[..2], body).await;
@@ -365,4 +355,60 @@ async fn a_request_over_the_network_is_recorded() {
     assert_eq!(refused["requestURI"].str(), "/api/v1/secrets?limit=1");
     assert_eq!(refused["responseStatus"]["reason"].str(), "Forbidden");
     assert_eq!(refused["annotations"]["authorization.k8s.io/decision"].str(), "forbid");
+}
+
+/// Begins an audit log in `dir`; its path.
+fn audited(server: &Server, dir: &std::path::Path) -> std::path::PathBuf {
+    let path = dir.join("audit.log");
+    let policy =
+        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: RequestResponse}]";
+    let log = crate::audit::log::Log::open(crate::audit::log::Options { path: path.clone(), ..Default::default() });
+    let audit = crate::audit::Audit {
+        policy: crate::audit::policy::Policy::parse(policy).unwrap(),
+        log: Some(log.unwrap()),
+        webhook: None,
+        clock: server.surroundings.clone(),
+        counts: Default::default(),
+    };
+    assert!(server.audit.set(Arc::new(audit)).is_ok());
+    path
+}
+
+/// A plugin with a bug.
+struct Broken;
+
+#[async_trait::async_trait]
+impl crate::admission::Plugin for Broken {
+    fn name(&self) -> &'static str {
+        "Broken"
+    }
+
+    fn handles(&self, _: &crate::admission::Request) -> bool {
+        true
+    }
+
+    async fn validate(&self, _: &crate::admission::Request<'_>) -> canopus_api::Result<()> {
+        panic!("a bug")
+    }
+}
+
+#[tokio::test]
+async fn a_bug_is_written_down() {
+    let mut client = Client::new("admin", "system:masters").await;
+    let gates = crate::server::Gates::clone(&*client.server.gates.get().unwrap());
+    let admission = Arc::new(crate::admission::Chain::new(vec![Box::new(Broken)]));
+    client.server.gates.set(crate::server::Gates { admission, ..gates });
+    let dir = tempfile::tempdir().unwrap();
+    let path = audited(&client.server, dir.path());
+    let body = r#"{"metadata":{"name":"a"}}"#;
+    let answer =
+        client.send("POST", "/api/v1/namespaces/default/configmaps", &[("content-type", "application/json")], body);
+    let answer = answer.await;
+    let words = "This request caused apiserver to panic. Look in the logs for details.";
+    assert!(answer.code == 500 && answer.json()["message"].str().contains(words));
+    assert_eq!(client.get("/livez").await.code, 200);
+    let text = std::fs::read_to_string(path).unwrap();
+    let event = json::parse(text.lines().next().unwrap().as_bytes()).unwrap();
+    assert_eq!((event["stage"].str(), event["responseStatus"]["code"].int()), ("Panic", 500));
+    assert_eq!(event["responseStatus"]["message"].str(), "APIServer panic'd: a bug");
 }
