@@ -80,15 +80,12 @@ pub fn stage(version: &str) -> &'static str {
 fn known(version: &str) -> Result<String, Error> {
     let group = version.split('/').next().unwrap_or("");
     let ours = !group.contains('.') || group.ends_with(".k8s.io");
-    let exists = canopus_resources::ALL.iter().any(|r| r.info().group == group) || UNSERVED.contains(&group);
+    let exists = canopus_resources::ALL.iter().any(|r| r.info().group == group);
     if ours && !exists {
         return Err(Error::Unknown(version.into()));
     }
     Ok(version.into())
 }
-
-/// Upstream's groups of which nothing is served here.
-const UNSERVED: &[&str] = &["internal.apiserver.k8s.io", "storagemigration.k8s.io"];
 
 #[cfg(test)]
 mod tests {

@@ -106,7 +106,7 @@ impl Served {
             gone: CancellationToken::new(),
             terminating: AtomicBool::new(false),
             fingerprint: String::new(),
-            disabled: Disabled::of(info.group, info.plural, |gate| features.enabled(gate)),
+            disabled: Disabled::of(info.group, info.version, info.plural, |gate| features.enabled(gate)),
             presented: Presented::default(),
         })
     }

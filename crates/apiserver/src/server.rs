@@ -10,15 +10,17 @@ use crate::flowcontrol::FlowControl;
 use crate::http::limits::Inflight;
 use crate::notes;
 use crate::outgoing::Outgoing;
+use crate::runtime_config::stage;
 use crate::served::Served;
 use crate::service_ips::ServiceIps;
 use crate::settings::Settings;
 use crate::storage;
 use crate::surroundings::Surroundings;
 use canopus_api::{Gvr, Object, Result, Status, Value};
+use canopus_resources::Info;
 use canopus_store::{Change, Expect, Outcome, Store, Version, Write};
 use parking_lot::RwLock;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -134,11 +136,22 @@ impl Server {
     ) -> Result<Arc<Server>> {
         let (mut members, mut built_in) = (Members::default(), HashMap::new());
         let mut caches: HashMap<String, Arc<Cache>> = HashMap::new();
+        let serves = |info: &Info| {
+            settings.runtime_config.serves(info) && (info.gate.is_empty() || settings.features.enabled(info.gate))
+        };
+        // What is stable is there for gatekeepers, be it served or not. The rest is there if it is served in any version.
+        let infos = || canopus_resources::ALL.iter().map(|r| r.info());
+        let stored_as = |info: &'static Info| {
+            let other = info.storage.and_then(|(g, v, p)| canopus_resources::find(g, v, p));
+            other.map_or(info, |other| other.info())
+        };
+        let kept = |info: &'static Info| stage(info.version) == "ga" || serves(info);
+        let known: HashSet<String> = infos().filter(|i| kept(i)).map(|i| storage::prefix(stored_as(i))).collect();
         for resource in canopus_resources::ALL {
             let info = resource.info();
             let stored_as = info.storage.and_then(|(g, v, p)| canopus_resources::find(g, v, p)).unwrap_or(*resource);
             let prefix = storage::prefix(stored_as.info());
-            let cache = match (info.stored, caches.get(&prefix)) {
+            let cache = match (info.stored && known.contains(&prefix), caches.get(&prefix)) {
                 (false, _) => None,
                 (true, Some(shared)) => Some(shared.clone()),
                 (true, None) => {
@@ -149,7 +162,7 @@ impl Server {
             };
             let served = Arc::new(Served::built_in(*resource, stored_as, prefix, cache, &settings.features)?);
             built_in.insert(info.gvr(), served.clone());
-            if settings.runtime_config.serves(info) {
+            if serves(info) {
                 members.served.insert(info.gvr(), served);
             }
         }

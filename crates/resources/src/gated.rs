@@ -8,6 +8,7 @@ use canopus_api::Value;
 struct Gated(&'static str, &'static str, &'static str, &'static str);
 
 const DEVICES: &str = "resource.k8s.io";
+const GROUPS: &str = "scheduling.k8s.io";
 
 static FIELDS: &[Gated] = &[
     Gated("MaxUnavailableStatefulSet", "apps", "statefulsets", "spec.updateStrategy.rollingUpdate.maxUnavailable"),
@@ -46,6 +47,17 @@ static FIELDS: &[Gated] = &[
     Gated("DRAListTypeAttributes", DEVICES, "resourceslices", "spec.devices[].attributes{}.ints"),
     Gated("DRAListTypeAttributes", DEVICES, "resourceslices", "spec.devices[].attributes{}.strings"),
     Gated("DRAListTypeAttributes", DEVICES, "resourceslices", "spec.devices[].attributes{}.versions"),
+    Gated("DRAWorkloadResourceClaims", GROUPS, "podgroups", "spec.resourceClaims"),
+    Gated("DRAWorkloadResourceClaims", GROUPS, "podgroups", "status.resourceClaimStatuses"),
+    Gated("TopologyAwareWorkloadScheduling", GROUPS, "podgroups", "spec.schedulingConstraints"),
+    Gated("WorkloadAwarePreemption", GROUPS, "podgroups", "spec.disruptionMode"),
+    Gated("WorkloadAwarePreemption", GROUPS, "podgroups", "spec.priority"),
+    Gated("WorkloadAwarePreemption", GROUPS, "podgroups", "spec.priorityClassName"),
+    Gated("DRAWorkloadResourceClaims", GROUPS, "workloads", "spec.podGroupTemplates[].resourceClaims"),
+    Gated("TopologyAwareWorkloadScheduling", GROUPS, "workloads", "spec.podGroupTemplates[].schedulingConstraints"),
+    Gated("WorkloadAwarePreemption", GROUPS, "workloads", "spec.podGroupTemplates[].disruptionMode"),
+    Gated("WorkloadAwarePreemption", GROUPS, "workloads", "spec.podGroupTemplates[].priority"),
+    Gated("WorkloadAwarePreemption", GROUPS, "workloads", "spec.podGroupTemplates[].priorityClassName"),
     Gated("VolumeLimitScaling", "storage.k8s.io", "csidrivers", "spec.preventPodSchedulingIfMissing"),
 ];
 
@@ -102,8 +114,8 @@ pub struct Disabled(Vec<(&'static str, Vec<Step>)>);
 
 impl Disabled {
     /// Of a resource, given which gates are on.
-    pub fn of(group: &str, plural: &str, on: impl Fn(&str) -> bool) -> Disabled {
-        let all = fields(group, plural).into_iter().filter(|(gate, _)| !on(gate));
+    pub fn of(group: &str, version: &str, plural: &str, on: impl Fn(&str) -> bool) -> Disabled {
+        let all = fields(group, version, plural).into_iter().filter(|(gate, _)| !on(gate));
         Disabled(all.map(|(gate, path)| (gate, steps(&path))).collect())
     }
 
@@ -119,7 +131,7 @@ impl Disabled {
 }
 
 /// (gate, path) of each gated field of a resource.
-fn fields(group: &str, plural: &str) -> Vec<(&'static str, String)> {
+fn fields(group: &str, version: &str, plural: &str) -> Vec<(&'static str, String)> {
     let own = FIELDS.iter().filter(|f| (f.1, f.2) == (group, plural)).map(|f| (f.0, f.3.to_string()));
     let mut all: Vec<_> = own.collect();
     let place = |specs: &[(&str, &str, &'static str)]| {
@@ -132,6 +144,11 @@ fn fields(group: &str, plural: &str) -> Vec<(&'static str, String)> {
         all.extend(PODS.iter().map(|(gate, path)| (*gate, format!("{prefix}{path}"))));
         for list in ["initContainers", "containers", "ephemeralContainers"] {
             all.extend(CONTAINERS.iter().map(|(gate, path)| (*gate, format!("{prefix}{list}[].{path}"))));
+        }
+    }
+    if (group, version) == (DEVICES, "v1beta1") {
+        for (_, path) in &mut all {
+            *path = path.replace(".exactly.", ".").replace("spec.devices[].", "spec.devices[].basic.");
         }
     }
     all
@@ -192,7 +209,7 @@ mod tests {
 
     #[test]
     fn fields_of_features_that_are_off_are_dropped() {
-        let off = |group, plural, gate: &'static str| Disabled::of(group, plural, move |g| g != gate);
+        let off = |group, plural, gate: &'static str| Disabled::of(group, "v1", plural, move |g| g != gate);
         let cases = [
             (
                 off("", "pods", "ContainerStopSignals"),
@@ -239,7 +256,7 @@ mod tests {
         let mut gated = 0;
         for info in crate::ALL.iter().map(|r| r.info()) {
             let ty = canopus_schema::kind(info.group, info.version, info.kind).unwrap().get();
-            for (gate, path) in fields(info.group, info.plural) {
+            for (gate, path) in fields(info.group, info.version, info.plural) {
                 assert!(known.contains(&gate), "{gate}");
                 // The first version of autoscalers has no such fields.
                 let has = leads_to(ty, &steps(&path)) || (info.version == "v1" && info.group == "autoscaling");

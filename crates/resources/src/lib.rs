@@ -4,6 +4,7 @@
 pub mod admissionregistration;
 pub mod apiextensions;
 pub mod apiregistration;
+pub mod apiserverinternal;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
@@ -31,6 +32,7 @@ pub mod resource;
 pub mod scheduling;
 pub mod semantic;
 pub mod storage;
+pub mod storagemigration;
 pub mod strategy;
 pub mod table;
 #[cfg(test)]
@@ -63,6 +65,10 @@ pub static ALL: &[&dyn Resource] = &[
     &admissionregistration::validatingadmissionpolicy::ValidatingAdmissionPolicy,
     &admissionregistration::validatingadmissionpolicybinding::ValidatingAdmissionPolicyBinding,
     &admissionregistration::validatingwebhookconfiguration::ValidatingWebhookConfiguration,
+    &earlier::MUTATING_POLICY_ALPHA,
+    &earlier::MUTATING_BINDING_ALPHA,
+    &earlier::MUTATING_POLICY,
+    &earlier::MUTATING_BINDING,
     &apiextensions::customresourcedefinition::CustomResourceDefinition,
     &apiregistration::apiservice::APIService,
     &apps::controllerrevision::ControllerRevision,
@@ -81,11 +87,16 @@ pub static ALL: &[&dyn Resource] = &[
     &batch::cronjob::CronJob,
     &batch::job::Job,
     &certificates::certificatesigningrequest::CertificateSigningRequest,
+    &earlier::CLUSTER_TRUST_BUNDLE,
+    &certificates::clustertrustbundle::ClusterTrustBundle,
     &coordination::lease::Lease,
+    &earlier::LEASE_CANDIDATE,
+    &coordination::leasecandidate::LeaseCandidate,
     &discovery::endpointslice::EndpointSlice,
     &events::event::Event,
     &flowcontrol::flowschema::FlowSchema,
     &flowcontrol::prioritylevelconfiguration::PriorityLevelConfiguration,
+    &apiserverinternal::storageversion::StorageVersion,
     &networking::ingressclass::IngressClass,
     &networking::ingress::Ingress,
     &networking::ipaddress::IPAddress,
@@ -103,11 +114,19 @@ pub static ALL: &[&dyn Resource] = &[
     &dra::resourceclaim::ResourceClaim,
     &dra::resourceclaimtemplate::ResourceClaimTemplate,
     &dra::resourceslice::ResourceSlice,
+    &earlier::DEVICE_TAINT_RULE,
+    &earlier::DEVICE_CLASS_BETA1,
+    &earlier::RESOURCE_CLAIM_BETA1,
+    &earlier::RESOURCE_CLAIM_TEMPLATE_BETA1,
+    &earlier::RESOURCE_SLICE_BETA1,
     &earlier::DEVICE_CLASS,
+    &dra::devicetaintrule::DeviceTaintRule,
     &earlier::RESOURCE_CLAIM,
     &earlier::RESOURCE_CLAIM_TEMPLATE,
     &earlier::RESOURCE_SLICE,
     &scheduling::priorityclass::PriorityClass,
+    &scheduling::podgroup::PodGroup,
+    &scheduling::workload::Workload,
     &storage::csidriver::CSIDriver,
     &storage::csinode::CSINode,
     &storage::csistoragecapacity::CSIStorageCapacity,
@@ -115,6 +134,7 @@ pub static ALL: &[&dyn Resource] = &[
     &storage::volumeattachment::VolumeAttachment,
     &storage::volumeattributesclass::VolumeAttributesClass,
     &earlier::VOLUME_ATTRIBUTES_CLASS,
+    &storagemigration::storageversionmigration::StorageVersionMigration,
 ];
 
 /// The built-in resource of this group, version and plural name.

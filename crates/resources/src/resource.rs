@@ -75,6 +75,8 @@ pub struct InfoOf<'a> {
     pub storage: Option<(&'a str, &'a str, &'a str)>,
     /// The warning that every request for a deprecated resource gets; "" for one that isn't.
     pub deprecated: &'a str,
+    /// The feature without which it is not served; "" for none.
+    pub gate: &'a str,
 }
 
 /// The facts of a built-in resource.
@@ -102,6 +104,7 @@ impl<'a> InfoOf<'a> {
             create_on_update: false,
             storage: None,
             deprecated: "",
+            gate: "",
         }
     }
 

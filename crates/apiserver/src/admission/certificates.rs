@@ -1,6 +1,7 @@
-//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may approve and sign for which signer, and what may
-//! not be asked for.
+//! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction: who may approve, sign
+//! and attest for which signer, and what may not be asked for.
 
+use super::rbac_escalation::same_but_for_collection;
 use super::{Operation, Plugin, Request};
 use crate::authz::{Attributes, Decision};
 use crate::csr::Requested;
@@ -110,11 +111,43 @@ impl Plugin for CertificateSubjectRestriction {
     }
 }
 
-/// The three, in upstream's order.
-pub fn plugins(server: &Arc<Server>) -> [Box<dyn Plugin>; 3] {
+/// Who may say what is to be trusted in a signer's name.
+pub struct ClusterTrustBundleAttest(pub Weak<Server>);
+
+#[async_trait]
+impl Plugin for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, request: &Request) -> bool {
+        matches!(request.operation, Operation::Create | Operation::Update)
+            && request.is(GROUP, "clustertrustbundles", "")
+            && !request.object["spec"]["signerName"].str().is_empty()
+    }
+
+    async fn validate(&self, request: &Request<'_>) -> Result<()> {
+        let (new, old) = (&request.object, request.old);
+        if request.operation == Operation::Update
+            && new["spec"] == old["spec"]
+            && same_but_for_collection(&new["metadata"], &old["metadata"])
+        {
+            return Ok(());
+        }
+        let signer = new["spec"]["signerName"].str();
+        match authorized(&self.0, request.user, "attest", signer).await? {
+            true => Ok(()),
+            false => Err(request.forbidden(&format!("user not permitted to attest for signerName {signer:?}"))),
+        }
+    }
+}
+
+/// In upstream's order.
+pub fn plugins(server: &Arc<Server>) -> [Box<dyn Plugin>; 4] {
     [
         Box::new(CertificateApproval(Arc::downgrade(server))),
         Box::new(CertificateSigning(Arc::downgrade(server))),
+        Box::new(ClusterTrustBundleAttest(Arc::downgrade(server))),
         Box::new(CertificateSubjectRestriction),
     ]
 }

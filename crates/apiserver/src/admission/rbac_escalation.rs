@@ -141,7 +141,7 @@ impl Plugin for RbacEscalation {
 }
 
 /// Whether only what garbage collection changes differs (upstream `IsOnlyMutatingGCFields`).
-fn same_but_for_collection(new: &Value, old: &Value) -> bool {
+pub(super) fn same_but_for_collection(new: &Value, old: &Value) -> bool {
     let strip = |meta: &Value| {
         let mut meta = meta.clone();
         for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion"] {

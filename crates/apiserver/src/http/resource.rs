@@ -249,6 +249,7 @@ pub(crate) const RETURNED: &[(&str, &str)] = &[
     ("", "serviceaccounts"),
     ("", "services"),
     ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "devicetaintrules"),
     ("resource.k8s.io", "resourceclaims"),
     ("resource.k8s.io", "resourceclaimtemplates"),
     ("resource.k8s.io", "resourceslices"),

@@ -1,5 +1,6 @@
-//! `certificates.k8s.io/v1`.
+//! `certificates.k8s.io`.
 
 mod pkcs;
 
 pub mod certificatesigningrequest;
+pub mod clustertrustbundle;

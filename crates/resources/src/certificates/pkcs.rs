@@ -43,6 +43,46 @@ pub fn check_certificates(pem: &[u8]) -> Result<(), String> {
     if any { Ok(()) } else { Err("must contain at least one CERTIFICATE PEM block".into()) }
 }
 
+/// What is wrong with these as certificates of authorities, at least one of them and each but once.
+pub fn check_authorities(pem: &[u8]) -> Vec<String> {
+    let (mut wrong, mut seen) = (Vec::new(), Vec::<Vec<u8>>::new());
+    let mut duplicates = std::collections::BTreeMap::<usize, Vec<String>>::new();
+    for (i, block) in blocks(pem).map_while(Result::ok).enumerate() {
+        if block.label != "CERTIFICATE" {
+            wrong.push(format!("entry {i} has bad block type: {}", block.label));
+            continue;
+        }
+        match X509Certificate::from_der(&block.contents) {
+            Ok(([], certificate)) => {
+                if !certificate.is_ca() {
+                    wrong.push(format!("entry {i} does not have the CA bit set"));
+                    continue;
+                }
+            }
+            _ => {
+                wrong.push(format!("entry {i} does not parse as X.509"));
+                continue;
+            }
+        }
+        let first = seen.iter().position(|known| *known == block.contents);
+        duplicates.entry(first.unwrap_or(seen.len())).or_default().push(i.to_string());
+        if first.is_none() {
+            seen.push(block.contents);
+        }
+    }
+    if has_headers(pem) {
+        wrong.push("no PEM block headers are permitted".into());
+    }
+    if !wrong.is_empty() {
+        return wrong;
+    }
+    if seen.is_empty() {
+        return vec!["at least one trust anchor must be provided".into()];
+    }
+    let twice = duplicates.into_values().filter(|places| places.len() > 1);
+    twice.map(|places| format!("duplicate trust anchor (indices [{}])", places.join(" "))).collect()
+}
+
 fn blocks(pem: &[u8]) -> impl Iterator<Item = Result<Pem, x509_parser::error::PEMError>> + '_ {
     Pem::iter_from_buffer(pem)
 }

@@ -1,3 +1,4 @@
 //! `coordination.k8s.io`.
 
 pub mod lease;
+pub mod leasecandidate;

@@ -200,6 +200,7 @@ fn info(listed: &Listed) -> InfoOf<'_> {
             &texts.plural,
         )),
         deprecated: &texts.deprecated,
+        gate: "",
         ..InfoOf::stored(&texts.group, &texts.version, &texts.kind, &texts.plural)
     }
 }

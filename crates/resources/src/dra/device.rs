@@ -113,7 +113,7 @@ fn version(field: &Field, errors: &mut Errors) {
 }
 
 /// `1.2.3-rc.1+build.5`, as semver.org has it.
-fn is_semver(text: &str) -> bool {
+pub fn is_semver(text: &str) -> bool {
     let number = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
     };

@@ -1,12 +1,14 @@
-//! `resource.k8s.io/v1`: devices that drivers offer and pods claim (KEP-4381).
+//! `resource.k8s.io`: devices that drivers offer and pods claim (KEP-4381).
 
-mod device;
+pub mod device;
 mod request;
 mod rules;
 pub mod selector;
 mod status;
 
 pub mod deviceclass;
+pub mod devicetaintrule;
 pub mod resourceclaim;
 pub mod resourceclaimtemplate;
 pub mod resourceslice;
+pub mod v1beta1;

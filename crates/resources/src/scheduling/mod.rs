@@ -1,3 +1,5 @@
 //! `scheduling.k8s.io`.
 
+pub mod podgroup;
 pub mod priorityclass;
+pub mod workload;
