@@ -18,7 +18,7 @@ pub async fn run(server: &Arc<Server>, address: IpAddr, port: u16) -> Result<()>
     crate::crd::start(server).await?;
     server.repair_service_ips().await?;
     server.default_service_cidr().await?;
-    for (gvr, object) in canopus_resources::bootstrap::objects() {
+    for (gvr, object) in canopus_resources::bootstrap::objects(&server.settings.features) {
         ensure(server, &user, &gvr, object).await?;
     }
     let services = Gvr::new("", "v1", "services");

@@ -12,7 +12,7 @@
 //!   bound [as=NAME] [user=NAME] [group=NAME] [account=NAMESPACE/NAME]
 //! ```
 //!
-//! The group `core` is the one without a name; `read`, `write` and `readwrite` stand for the usual verbs.
+//! A header or rule that ends with `if=GATE` holds only while that feature gate is on. The group `core` is the one without a name; `read`, `write` and `readwrite` stand for the usual verbs.
 
 use crate::core::namespace::Namespace;
 use crate::rbac::{
@@ -20,6 +20,7 @@ use crate::rbac::{
 };
 use crate::resource::Resource;
 use crate::scheduling::priorityclass::{self, PriorityClass};
+use canopus_api::gates::Gates;
 use canopus_api::{Gvr, Value, value};
 
 pub const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -33,7 +34,7 @@ const READ_WRITE: &[&str] = &["create", "delete", "deletecollection", "get", "li
 /// Everything, in the order to create it: namespaces first. Objects have apiVersion, kind and what an author would write;
 /// defaulting them and stamping their metadata is the API server's work, as is leaving alone what exists. RBAC objects
 /// have the annotation `rbac.authorization.kubernetes.io/autoupdate`: rules that they lack may be added at a later start.
-pub fn objects() -> Vec<(Gvr, Value)> {
+pub fn objects(gates: &Gates) -> Vec<(Gvr, Value)> {
     let mut objects = Vec::new();
     for name in NAMESPACES {
         add(&mut objects, &Namespace, value!({"metadata": {"name": (*name)}}));
@@ -42,7 +43,7 @@ pub fn objects() -> Vec<(Gvr, Value)> {
         let class = value!({"metadata": {"name": (*name)}, "value": (*value), "description": (*description)});
         add(&mut objects, &PriorityClass, class);
     }
-    POLICY.iter().flat_map(|text| blocks(text)).for_each(|block| policy(&block, &mut objects));
+    POLICY.iter().flat_map(|text| blocks(text)).for_each(|block| policy(&block, gates, &mut objects));
     objects
 }
 
@@ -60,10 +61,23 @@ fn blocks(text: &'static str) -> Vec<Vec<Vec<&'static str>>> {
     paragraphs.map(|lines| lines.map(words).collect::<Vec<_>>()).filter(|block| !block.is_empty()).collect()
 }
 
+/// A line without its condition; None: it does not hold.
+fn holding<'a>(line: &'a [&'a str], gates: &Gates) -> Option<&'a [&'a str]> {
+    match line {
+        [rest @ .., last] => match last.strip_prefix("if=") {
+            Some(gate) => gates.enabled(gate).then_some(rest),
+            None => Some(line),
+        },
+        [] => None,
+    }
+}
+
 /// Adds a role and its binding.
-fn policy(block: &[Vec<&str>], objects: &mut Vec<(Gvr, Value)>) {
+fn policy(block: &[Vec<&str>], gates: &Gates, objects: &mut Vec<(Gvr, Value)>) {
     let [header, lines @ ..] = block else { return };
-    let (namespace, name, options) = match header.as_slice() {
+    let Some(header) = holding(header, gates) else { return };
+    let lines: Vec<&[&str]> = lines.iter().filter_map(|line| holding(line, gates)).collect();
+    let (namespace, name, options) = match header {
         ["controller", name] => ("", format!("system:controller:{name}"), &[][..]),
         ["clusterrole", name, options @ ..] => ("", name.to_string(), options),
         ["role", namespace, name] => (*namespace, name.to_string(), &[][..]),
@@ -170,17 +184,17 @@ fn subject(word: &str) -> Option<Value> {
 mod tests {
     use super::*;
     use crate::{checks, find, metadata, testing};
-    use canopus_api::{Errors, Field};
+    use canopus_api::{Errors, Field, gates};
 
     fn found(kind: &str, name: &str) -> Value {
         let is = |object: &Value| object["kind"].str() == kind && object["metadata"]["name"].str() == name;
-        objects().into_iter().map(|(_, object)| object).find(is).unwrap_or_default()
+        objects(&Gates::default()).into_iter().map(|(_, object)| object).find(is).unwrap_or_default()
     }
 
     #[test]
     fn everything_is_valid_and_there_once() {
         let mut seen = std::collections::BTreeSet::new();
-        for (gvr, object) in objects() {
+        for (gvr, object) in objects(&Gates::default()) {
             let resource = find(&gvr.group, &gvr.version, &gvr.resource).unwrap();
             let info = resource.info();
             assert_eq!(testing::create(resource, object.clone()), Vec::<String>::new(), "{object:?}");
@@ -198,15 +212,39 @@ mod tests {
     #[test]
     fn no_word_is_misunderstood() {
         for line in POLICY.iter().flat_map(|text| blocks(text)).flatten() {
+            let gate = line.last().and_then(|word| word.strip_prefix("if="));
+            assert!(gate.is_none_or(|gate| gates::all().any(|known| known.name == gate)), "{line:?}");
+            let line = if gate.is_some() { &line[..line.len() - 1] } else { &line[..] };
             let known = match line[0] {
                 "clusterrole" => line[2..].iter().all(|word| word.starts_with("to=") || word.starts_with("gathers=")),
                 "controller" => line.len() == 2,
                 "role" => line.len() == 3,
                 "bound" => line[1..].iter().all(|word| word.starts_with("as=") || subject(word).is_some()),
-                _ => !rule(&line).is_null(),
+                _ => !rule(line).is_null(),
             };
             assert!(known, "{line:?}");
         }
+    }
+
+    #[test]
+    fn what_gates_add() {
+        let with = |flag: &str| objects(&Gates::parse(flag).unwrap()).into_iter().map(|(_, o)| o).collect::<Vec<_>>();
+        let named = |all: &[Value], kind: &str, name: &str| {
+            all.iter().find(|o| o["kind"].str() == kind && o["metadata"]["name"].str() == name).cloned()
+        };
+        let (discovery, cleaner) =
+            ("system:cluster-trust-bundle-discovery", "system:controller:podcertificaterequestcleaner");
+        let usual = with("");
+        assert!(named(&usual, "ClusterRole", discovery).is_none() && named(&usual, "ClusterRole", cleaner).is_none());
+        let bundles = with("ClusterTrustBundle=true");
+        assert_eq!(
+            named(&bundles, "ClusterRoleBinding", discovery).unwrap()["subjects"][0]["name"].str(),
+            "system:serviceaccounts"
+        );
+        let rules = |all: &[Value]| named(all, "ClusterRole", "system:node").unwrap()["rules"].items().len();
+        assert_eq!(rules(&bundles), rules(&usual) + 1);
+        let cleaner = named(&with("PodCertificateRequest=true"), "ClusterRoleBinding", cleaner).unwrap();
+        assert_eq!(cleaner["subjects"][0]["name"].str(), "podcertificaterequestcleaner");
     }
 
     #[test]
