@@ -36,6 +36,7 @@ pub struct Metrics {
     pub requests: Requests,
     pub webhooks: Arc<crate::admission::webhook::metrics::Metrics>,
     pub policies: crate::admission::policy::metrics::Metrics,
+    pub pod_security: Arc<crate::admission::pod_security::metrics::Metrics>,
     events: Mutex<BTreeMap<Gvr, Arc<Events>>>,
     authentications: Counters<1>,
     authentication_times: Histograms<1>,
@@ -54,6 +55,7 @@ impl Default for Metrics {
             requests: Requests::default(),
             webhooks: Arc::default(),
             policies: Default::default(),
+            pod_security: Arc::default(),
             events: Mutex::default(),
             authentications: Counters::new(
                 "authentication_attempts",
@@ -183,6 +185,7 @@ pub fn text(server: &Server) -> String {
     }
     metrics.webhooks.render(&mut out);
     metrics.policies.write(&mut out);
+    metrics.pod_security.write(&mut out);
     caches::write(&server.catalog.table(), &mut out);
     metrics.requests.write(&mut out);
     render_inflight(server.inflight.current(), &mut out);

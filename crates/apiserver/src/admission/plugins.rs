@@ -41,6 +41,7 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
             config: server.settings.pod_security.clone(),
             namespaces: core("namespaces")?,
             pods: server.cache("", "v1", "pods")?,
+            metrics: server.metrics.pod_security.clone(),
         }),
         Box::new(Priority::new(server.cache("scheduling.k8s.io", "v1", "priorityclasses")?)),
         Box::new(DefaultTolerationSeconds),

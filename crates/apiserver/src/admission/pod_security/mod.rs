@@ -2,6 +2,7 @@
 
 mod baseline;
 mod checks;
+pub mod metrics;
 mod policy;
 mod restricted;
 
@@ -31,6 +32,7 @@ pub struct PodSecurity {
     pub config: Configuration,
     pub namespaces: Fresh,
     pub pods: Arc<Cache>,
+    pub metrics: Arc<metrics::Metrics>,
 }
 
 /// How many pods are looked at when a namespace changes its policy.
@@ -78,15 +80,18 @@ impl Plugin for PodSecurity {
             return self.namespace(request);
         }
         if self.config.exempt_namespaces.contains(request.namespace) {
+            self.metrics.exempt(request);
             annotate("exempt", "namespace");
             return Ok(());
         }
         if self.config.exempt_users.contains(request.user.name.as_str()) {
+            self.metrics.exempt(request);
             annotate("exempt", "user");
             return Ok(());
         }
         let enforce = request.resource.plural == "pods";
         let Some(namespace) = self.namespaces.get("", request.namespace).await? else {
+            self.metrics.failed(request, true);
             let why = format!("failed to lookup namespace {:?}", request.namespace);
             return if enforce { Err(Status::internal(why)) } else { Ok(()) };
         };
@@ -95,6 +100,7 @@ impl Plugin for PodSecurity {
             annotate("error", &format!("Failed to parse policy: {}", errors.aggregate()));
         } else if policy.is_privileged() {
             if enforce {
+                self.metrics.evaluated(request, policy.enforce, "enforce", true);
                 annotate("enforce-policy", "privileged:latest");
             }
             return Ok(());
@@ -106,16 +112,20 @@ impl Plugin for PodSecurity {
         if pod.is_null() || enforce && request.operation == Operation::Update && !significant(pod, request.old) {
             return Ok(());
         }
-        self.pod(request, &policy, pod, enforce)
+        self.pod(request, &policy, pod, enforce, errors.is_empty())
     }
 }
 
 impl PodSecurity {
     /// Holds a pod, or what pods are made of, against the policy. Only pods themselves are refused.
-    fn pod(&self, request: &Request, policy: &Policy, pod: &Value, enforce: bool) -> Result<(), Status> {
+    fn pod(&self, request: &Request, policy: &Policy, pod: &Value, enforce: bool, good: bool) -> Result<(), Status> {
         if self.config.exempt_runtime_classes.contains(pod["spec"]["runtimeClassName"].str()) {
+            self.metrics.exempt(request);
             annotate("exempt", "runtimeClass");
             return Ok(());
+        }
+        if !good {
+            self.metrics.failed(request, false);
         }
         let pod = Pod { metadata: &pod["metadata"], spec: &pod["spec"] };
         let against = |rules: Rules| Some(evaluate(rules, &pod)).filter(|findings| !findings.is_empty());
@@ -123,16 +133,19 @@ impl PodSecurity {
         if enforce {
             annotate("enforce-policy", &policy.enforce.to_string());
             refused = against(policy.enforce);
+            self.metrics.evaluated(request, policy.enforce, "enforce", refused.is_none());
         }
         if let Some(findings) = against(policy.audit) {
             let text = format!("would violate PodSecurity \"{}\": {}", policy.audit, details(&findings));
             annotate("audit-violations", &text);
+            self.metrics.evaluated(request, policy.audit, "audit", false);
         }
         if let Some(findings) = refused {
             let why = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(&findings));
             return Err(Status::forbidden(&request.resource.gvr(), request.name, &why));
         }
         if let Some(findings) = against(policy.warn) {
+            self.metrics.evaluated(request, policy.warn, "warn", false);
             notes::warn(&format!("would violate PodSecurity \"{}\": {}", policy.warn, details(&findings)));
         }
         Ok(())

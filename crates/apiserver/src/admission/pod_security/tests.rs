@@ -225,6 +225,13 @@ async fn defaults_and_exemptions_are_the_operators() {
     let refused = create(&admin, "held", "b").await.unwrap_err();
     let why = r#"pods "b" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostPID=true)"#;
     assert_eq!(refused.message, why);
+    let (refusals, label) = (
+        "{decision=\"deny\",policy_level=\"baseline\",policy_version=\"latest\",mode=\"enforce\",request_operation=\"create\",resource=\"pod\",subresource=\"\"} 1",
+        "{request_operation=\"create\",resource=\"pod\",subresource=\"\"} 2",
+    );
+    let text = crate::metrics::text(&server);
+    assert!(text.contains(&format!("pod_security_evaluations_total{refusals}\n")), "{text}");
+    assert!(text.contains(&format!("pod_security_exemptions_total{label}\n")), "{text}");
     let notes = Arc::new(Notes::default());
     let label = Patch::Merge(value!({"metadata": {"labels": {(policy::ENFORCE): "restricted"}}}));
     noting(notes.clone(), server.patch(&user, &target("", "namespaces", "", "free"), label, &Default::default()))
