@@ -1,7 +1,7 @@
 //! `/metrics` in the Prometheus text format, with upstream's names.
 
 pub mod atomic;
-mod authorization;
+pub mod authorization;
 mod caches;
 pub mod family;
 mod process;
@@ -22,6 +22,8 @@ use std::time::Duration;
 /// Upstream's `ExponentialBuckets(0.001, 2, 15)`.
 const DOUBLING: &[f64] =
     &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
+/// Upstream's buckets of the time a JSON Web Token takes.
+const TOKENS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const STORAGE: &[f64] = &[
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0,
@@ -40,8 +42,10 @@ pub struct Metrics {
     events: Mutex<BTreeMap<Gvr, Arc<Events>>>,
     authentications: Counters<1>,
     authentication_times: Histograms<1>,
+    /// By result and issuer.
+    pub json_web_tokens: Histograms<2>,
     users: Counters<1>,
-    pub authorization: authorization::Authorization,
+    pub authorization: Arc<authorization::Authorization>,
     authorizations: Counters<1>,
     authorization_times: Histograms<1>,
     storage: Histograms<3>,
@@ -70,13 +74,20 @@ impl Default for Metrics {
                 DOUBLING,
                 "Authentication duration in seconds broken out by result.",
             ),
+            json_web_tokens: Histograms::new(
+                "apiserver_authentication_jwt_authenticator_latency_seconds",
+                "ALPHA",
+                ["jwt_issuer_hash", "result"],
+                TOKENS,
+                "Latency of jwt authentication operations in seconds. This is the time spent authenticating a token for cache miss only (i.e. when the token is not found in the cache).",
+            ),
             users: Counters::new(
                 "authenticated_user_requests",
                 "ALPHA",
                 ["username"],
                 "Counter of authenticated requests broken out by username.",
             ),
-            authorization: authorization::Authorization::default(),
+            authorization: Arc::default(),
             authorizations: Counters::new(
                 "authorization_attempts_total",
                 "ALPHA",
@@ -194,6 +205,7 @@ pub fn text(server: &Server) -> String {
     metrics.users.write(&mut out);
     metrics.authentications.write(&mut out);
     metrics.authentication_times.write(&mut out);
+    metrics.json_web_tokens.write(&mut out);
     metrics.authorization.write(&mut out);
     metrics.authorizations.write(&mut out);
     metrics.authorization_times.write(&mut out);

@@ -122,12 +122,15 @@ impl Server {
         for authenticator in &gates.authenticators {
             match authenticator.review(token, &asked) {
                 Ok(None) => {}
-                Ok(Some((user, mut good_for))) => {
-                    if good_for.is_empty() {
-                        good_for = gates.tokens.audiences().to_vec();
+                // Who knows of no audiences speaks for the API server's own.
+                Ok(Some((user, good_for))) if good_for.is_empty() => {
+                    let own = gates.tokens.audiences().iter();
+                    let wanted: Vec<String> = own.filter(|a| asked.is_empty() || asked.contains(a)).cloned().collect();
+                    if !wanted.is_empty() {
+                        return Ok(good(&user, wanted));
                     }
-                    return Ok(good(&user, good_for));
                 }
+                Ok(Some((user, good_for))) => return Ok(good(&user, good_for)),
                 Err(error) => why.push(error.to_string()),
             }
         }
@@ -244,6 +247,23 @@ pub fn user_info(user: &User) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authn::tokens::StaticTokens;
+    use crate::server::Gates;
+
+    #[tokio::test]
+    async fn who_knows_of_no_audiences_speaks_for_this_server() {
+        let server = crate::testing::server().await;
+        let gates = Gates::clone(&*server.gates.get().unwrap());
+        let own = gates.tokens.audiences()[0].clone();
+        let known = Arc::new(StaticTokens(vec![("secret".into(), User::new("ann", &[]))]));
+        server.gates.set(Gates { authenticators: vec![known], ..gates });
+        for (audiences, good_for) in
+            [(value!([]), value!([&own])), (value!([&own, "other"]), value!([&own])), (value!(["other"]), Value::Null)]
+        {
+            let status = server.token_review(&value!({"token": "secret", "audiences": audiences})).await.unwrap();
+            assert_eq!((&status["audiences"], status["authenticated"].bool()), (&good_for, !good_for.is_null()));
+        }
+    }
 
     #[test]
     fn selectors_of_reviews() {

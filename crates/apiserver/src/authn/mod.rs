@@ -35,7 +35,7 @@ pub trait Authenticator: Send + Sync + 'static {
     fn authenticate(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Unauthenticated>;
 
     /// Checks a bearer token alone, for TokenReview. `audiences` empty means the API server's own.
-    /// Answers the user and the audiences the token is good for; no audiences means that it is good for any.
+    /// Answers the user and the audiences the token is good for; no audiences means those of the API server.
     fn review(&self, _token: &str, _audiences: &[String]) -> Result<Option<Reviewed>, Unauthenticated> {
         Ok(None)
     }

@@ -2,6 +2,7 @@
 //! that is asked over the network somebody has to wait.
 
 use super::{Attributes, Authorizer, Decision, Rules};
+use crate::metrics::authorization::Decisions;
 use crate::server::Server;
 use crate::user::User;
 use async_trait::async_trait;
@@ -29,6 +30,40 @@ pub trait RemoteAuthorizer: Send + Sync + 'static {
 pub enum Step {
     Local(Box<dyn Authorizer>),
     Remote(Arc<dyn RemoteAuthorizer>),
+}
+
+/// Counts what an authorizer decides.
+pub struct Counted<A>(pub A, pub Arc<Decisions>);
+
+impl<A> Counted<A> {
+    fn count(&self, decision: &Decision) {
+        match decision {
+            Decision::Allow(_) => self.1.allowed(),
+            Decision::Deny(_) => self.1.denied(),
+            Decision::NoOpinion(_) => {}
+        }
+    }
+}
+
+impl<A: Authorizer> Authorizer for Counted<A> {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        let decision = self.0.authorize(attributes);
+        self.count(&decision);
+        decision
+    }
+
+    fn rules(&self, user: &User, namespace: &str) -> Rules {
+        self.0.rules(user, namespace)
+    }
+}
+
+#[async_trait]
+impl<A: RemoteAuthorizer> RemoteAuthorizer for Counted<A> {
+    async fn authorize(&self, server: &Server, attributes: &Attributes<'_>) -> Verdict {
+        let verdict = self.0.authorize(server, attributes).await;
+        self.count(&verdict.decision);
+        verdict
+    }
 }
 
 /// Asks each in turn; without any opinion the answer is NoOpinion, which callers treat as no.

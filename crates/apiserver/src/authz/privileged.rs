@@ -1,9 +1,11 @@
 //! `system:masters` may do everything, even while no policy has been read (upstream `NewPrivilegedGroups`).
 
 use super::always::{AlwaysAllow, AlwaysDeny};
+use super::chain::Counted;
 use super::config::Configured;
 use super::webhook::Webhook;
 use super::{Attributes, Authorizer, Decision, Step, Union, node::NodeAuthorizer, rbac::Rbac};
+use crate::metrics::authorization::Authorization;
 use crate::outgoing::Destination;
 use crate::server::Server;
 use crate::user::MASTERS;
@@ -27,13 +29,14 @@ impl Authorizer for PrivilegedGroup {
 pub struct Authorizers {
     rbac: Arc<Rbac>,
     node: Option<Arc<NodeAuthorizer>>,
+    counts: Arc<Authorization>,
 }
 
 impl Authorizers {
     /// `node`: whether there is a Node authorizer.
     pub fn new(server: &Server, rbac: &Arc<Rbac>, node: bool) -> Result<Authorizers> {
         let node = if node { Some(Arc::new(NodeAuthorizer::start(server)?)) } else { None };
-        Ok(Authorizers { rbac: rbac.clone(), node })
+        Ok(Authorizers { rbac: rbac.clone(), node, counts: server.metrics.authorization.clone() })
     }
 
     /// `system:masters`, then the others as they are configured; `find` knows whom a kubeconfig leads to.
@@ -47,19 +50,23 @@ impl Authorizers {
     ) -> std::result::Result<Union, E> {
         let mut steps = vec![Step::Local(Box::new(PrivilegedGroup))];
         for one in configured {
-            let local: Box<dyn Authorizer> = match one {
-                Configured::AlwaysAllow => Box::new(AlwaysAllow),
-                Configured::AlwaysDeny => Box::new(AlwaysDeny),
-                Configured::Rbac => Box::new(self.rbac.clone()),
-                Configured::Node => Box::new(self.node.clone().ok_or_else(|| {
-                    "authorizer type Node is not allowed if it was not enabled at initial server startup".to_string()
-                })?),
-                Configured::Webhook(kubeconfig, options) => {
-                    steps.push(Step::Remote(Arc::new(Webhook::new(find(&kubeconfig)?, options))));
-                    continue;
+            let kind = one.kind();
+            let counts = |name: &str| self.counts.decisions(kind, name);
+            let named = counts(&kind.to_lowercase());
+            steps.push(match one {
+                Configured::AlwaysAllow => Step::Local(Box::new(Counted(AlwaysAllow, named))),
+                Configured::AlwaysDeny => Step::Local(Box::new(Counted(AlwaysDeny, named))),
+                Configured::Rbac => Step::Local(Box::new(Counted(self.rbac.clone(), named))),
+                Configured::Node => {
+                    let missing = "authorizer type Node is not allowed if it was not enabled at initial server startup";
+                    let node = self.node.clone().ok_or_else(|| missing.to_string())?;
+                    Step::Local(Box::new(Counted(node, named)))
                 }
-            };
-            steps.push(Step::Local(local));
+                Configured::Webhook(kubeconfig, options) => {
+                    let counts = counts(&options.name);
+                    Step::Remote(Arc::new(Counted(Webhook::new(find(&kubeconfig)?, options), counts)))
+                }
+            });
         }
         Ok(Union::new(steps))
     }

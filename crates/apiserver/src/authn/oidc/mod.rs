@@ -13,8 +13,9 @@ use canopus_api::Value;
 use claims::Claims;
 use keys::RemoteKeys;
 use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// All algorithms that tokens may be signed with; only asymmetric ones.
 pub const ALGORITHMS: [&str; 9] = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"];
@@ -36,6 +37,8 @@ pub struct Settings {
 }
 
 pub struct Issuer {
+    /// As metrics show it.
+    hash: String,
     settings: Settings,
     keys: RemoteKeys,
 }
@@ -43,7 +46,9 @@ pub struct Issuer {
 impl Issuer {
     pub fn new(settings: Settings) -> Issuer {
         let keys = RemoteKeys::new(&settings.issuer, &settings.discovery, settings.trust.clone());
-        Issuer { settings, keys }
+        let digest = Sha256::digest(&settings.issuer);
+        let hash = digest.iter().fold("sha256:".to_string(), |text, byte| format!("{text}{byte:02x}"));
+        Issuer { hash, settings, keys }
     }
 
     /// The claims of a token that this issuer has signed, for us, and for now.
@@ -159,7 +164,11 @@ impl TokenAuthenticator for Issuers {
         if good_for.is_empty() {
             return Ok(None);
         }
-        let user = issuer.check(server, token).await?;
+        let started = Instant::now();
+        let checked = issuer.check(server, token).await;
+        let result = if checked.is_ok() { "success" } else { "failure" };
+        server.metrics.json_web_tokens.observe([&issuer.hash, result], started.elapsed().as_secs_f64());
+        let user = checked?;
         Ok(Some((Arc::new(user), good_for)))
     }
 }

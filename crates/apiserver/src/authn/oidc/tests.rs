@@ -136,6 +136,11 @@ async fn keys_that_change() {
         assert!(ask(&server, &issuers, &first).await.is_err());
     }
     let asked = provider.asked.load(Ordering::Relaxed);
+    let mut metrics = String::new();
+    server.metrics.json_web_tokens.write(&mut metrics);
+    for line in ["result=\"success\"} 4", "result=\"failure\"} 51"] {
+        assert!(metrics.contains(line) && metrics.contains("jwt_issuer_hash=\"sha256:"), "{line} in\n{metrics}");
+    }
     assert!(asked < 25, "forged tokens are no attack on the issuer: {asked}");
 }
 
