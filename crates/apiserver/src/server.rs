@@ -200,6 +200,11 @@ impl Server {
         self.catalog.served(gvr).ok_or_else(Status::no_such_resource)
     }
 
+    /// A resource of the program's own, be it served or not.
+    pub(crate) fn built_in(&self, gvr: &Gvr) -> Option<&Arc<Served>> {
+        self.built_in.get(gvr)
+    }
+
     /// The cache of a built-in resource, for gatekeepers: also of one that is not served.
     pub fn cache(&self, group: &str, version: &str, plural: &str) -> Result<Arc<Cache>> {
         let gvr = Gvr::new(group, version, plural);

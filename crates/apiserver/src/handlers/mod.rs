@@ -9,6 +9,7 @@ pub mod read;
 mod scale;
 pub mod subresources;
 mod token;
+mod versions;
 pub mod write;
 
 use canopus_api::Object;

@@ -2,6 +2,7 @@
 
 use super::Written;
 use super::decode::{apart, decode_as, decode_patched, same_name, same_namespace, same_spec};
+use super::versions::Across;
 use crate::admission::{Operation, Options, Request};
 use crate::authz::Attributes;
 use crate::fresh::Fresh;
@@ -10,7 +11,7 @@ use crate::server::{EVENT_TTL, Server};
 use crate::storage;
 use crate::surroundings::{name_suffix, uuid};
 use crate::user::User;
-use canopus_api::managed::{FieldManager, OneVersion, keep_times_if_unchanged};
+use canopus_api::managed::{FieldManager, OneVersion, Versions, keep_times_if_unchanged};
 use canopus_api::{
     Errors, Field, Gvk, Object, Patch, Result, Status, Target, Value, WriteOptions, names, patch, schema,
 };
@@ -207,7 +208,12 @@ impl Server {
     /// Works out who owns which field.
     fn own(&self, served: &Served, old: Option<&Value>, new: &mut Value, subresource: &str, options: &WriteOptions) {
         let api_version = served.info().gvk().api_version();
-        self.field_manager(served, &api_version, subresource, options).update(old, new);
+        let versions: &dyn Versions = match old {
+            // Nobody owns anything yet.
+            None => &OneVersion,
+            Some(_) => &Across::from(self, served),
+        };
+        self.field_manager(served, &api_version, subresource, options, versions).update(old, new);
     }
 
     fn field_manager<'a>(
@@ -216,6 +222,7 @@ impl Server {
         api_version: &'a str,
         subresource: &'a str,
         options: &'a WriteOptions,
+        versions: &'a dyn Versions,
     ) -> FieldManager<'a> {
         FieldManager {
             ty: served.schema(),
@@ -227,7 +234,7 @@ impl Server {
                 (true, "") => &[&["status"]],
                 _ => &[],
             },
-            versions: &OneVersion,
+            versions,
             now: self.surroundings.now(),
         }
     }
@@ -346,7 +353,13 @@ impl Server {
     ) -> Result<Value> {
         let gvk = served.info().gvk();
         let api_version = gvk.api_version();
-        self.field_manager(served, &api_version, subresource, options).apply(&gvk, live, applied, options.force)
+        let versions = Across::from(self, served);
+        self.field_manager(served, &api_version, subresource, options, &versions).apply(
+            &gvk,
+            live,
+            applied,
+            options.force,
+        )
     }
 
     async fn apply_new(
