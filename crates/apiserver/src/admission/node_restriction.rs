@@ -19,6 +19,7 @@ use std::sync::{Arc, Weak};
 pub struct NodeRestriction {
     pods: Fresh,
     nodes: Fresh,
+    accounts: Fresh,
     claims: Fresh,
     volumes: Fresh,
     drivers: Fresh,
@@ -72,6 +73,7 @@ impl NodeRestriction {
         Ok(NodeRestriction {
             pods: core("pods")?,
             nodes: core("nodes")?,
+            accounts: core("serviceaccounts")?,
             claims: core("persistentvolumeclaims")?,
             volumes: core("persistentvolumes")?,
             drivers: Fresh::of(server, "storage.k8s.io", "v1", "csidrivers")?,
@@ -99,6 +101,7 @@ impl NodeRestriction {
             ("", "persistentvolumeclaims", "status") => claim_status(node, r).map_err(No::from),
             ("", "persistentvolumeclaims", _) => Err("may only update PVC status".to_string().into()),
             ("resource.k8s.io", "resourceslices", _) => resource_slice(node, r).map_err(No::from),
+            ("certificates.k8s.io", "podcertificaterequests", _) => self.pod_certificate(node, r).await,
             ("certificates.k8s.io", "certificatesigningrequests", _) if r.operation == Operation::Create => {
                 certificate(node, r).map_err(No::from)
             }
@@ -199,6 +202,68 @@ impl NodeRestriction {
             _ => return Err("node may only request 0 or 1 audiences".to_string().into()),
         };
         self.audience(audience, &pod.value(), r).await
+    }
+
+    /// A certificate for a pod that runs on the node, with all about it as it is (KEP-4317).
+    async fn pod_certificate(&self, node: &str, r: &Request<'_>) -> Result<(), No> {
+        if r.operation != Operation::Create {
+            return Err(format!("unexpected operation {}", r.operation.name()).into());
+        }
+        if !r.subresource.is_empty() {
+            return Err(format!("unexpected subresource {}", r.subresource).into());
+        }
+        let spec = &r.object["spec"];
+        let said = |field: &str| spec[field].str().to_string();
+        let (named, pod_name, account_name) = (said("nodeName"), said("podName"), said("serviceAccountName"));
+        if named != node {
+            let why =
+                format!("PodCertificateRequest.Spec.NodeName={named:?}, which is not the requesting node {node:?}");
+            return Err(why.into());
+        }
+        // What differs may only not have been seen yet: the node may try again.
+        let differs = |what: String| No::Other(Status::internal(what));
+        let whole = format!("{}/{pod_name}", r.namespace);
+        let missing =
+            |what: &str| differs(format!("while retrieving {what} named in the PodCertificateRequest: not found"));
+        let found = self.nodes.get("", node).await?.ok_or_else(|| missing(&format!("node {node:?}")))?;
+        if found.facts.uid != said("nodeUID") {
+            return Err(differs(format!(
+                "PodCertificateRequest for pod {whole:?} names node UID {:?}, inconsistent with the running node ({:?})",
+                said("nodeUID"),
+                found.facts.uid
+            )));
+        }
+        let pod = self.pods.get(r.namespace, &pod_name).await?.ok_or_else(|| missing(&format!("pod {whole:?}")))?;
+        if pod.facts.uid != said("podUID") {
+            return Err(differs(format!(
+                "PodCertificateRequest for pod {whole:?} contains pod UID ({:?}) which differs from running pod {:?}",
+                said("podUID"),
+                pod.facts.uid
+            )));
+        }
+        if on_node(&pod) != node {
+            let why = format!("pod {whole:?} is not running on node {node:?} named in the PodCertificateRequest");
+            return Err(why.into());
+        }
+        let running = pod.value();
+        if is_mirror(&running) {
+            return Err(format!("pod {whole:?} is a mirror pod").into());
+        }
+        let actual = running["spec"]["serviceAccountName"].str();
+        if actual != account_name {
+            return Err(format!("PodCertificateRequest for pod {whole:?} contains serviceAccountName ({account_name:?}) that differs from running pod ({actual:?})").into());
+        }
+        let account = self.accounts.get(r.namespace, &account_name).await?;
+        let of_account = format!("service account {:?}", format!("{}/{account_name}", r.namespace));
+        let account = account.ok_or_else(|| missing(&of_account))?;
+        if account.facts.uid != said("serviceAccountUID") {
+            return Err(differs(format!(
+                "PodCertificateRequest for pod {whole:?} names service account UID {:?}, which differs from the running service account ({:?})",
+                said("serviceAccountUID"),
+                account.facts.uid
+            )));
+        }
+        Ok(())
     }
 
     /// Tokens are for the audiences that the pod's volumes name, or their CSI drivers (KEP-4935), and for those that

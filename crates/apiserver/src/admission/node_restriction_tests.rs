@@ -162,3 +162,52 @@ async fn audiences_that_volumes_name() {
     }
     assert_eq!(ask("allowed", value!([])).await, "");
 }
+
+#[tokio::test]
+async fn certificates_for_pods_that_run_there() {
+    let server = crate::testing::server().await;
+    let (node, admin) = (User::new("system:node:n1", &[NODES]), User::new("admin", &[crate::user::MASTERS]));
+    let plugin = NodeRestriction::new(&server).unwrap();
+    let make = async |plural: &str, namespace: &str, object: Value| {
+        let target = canopus_api::Target::new(&Gvr::new("", "v1", plural), namespace, "");
+        server.create(&admin, &target, object, &Default::default()).await.unwrap().object.facts.uid.to_string()
+    };
+    let node_uid = make("nodes", "", value!({"metadata": {"name": "n1"}})).await;
+    let account = make("serviceaccounts", "default", value!({"metadata": {"name": "sa"}})).await;
+    let pod = |name: &str, node: &str| {
+        value!({"metadata": {"name": name}, "spec": {
+            "serviceAccountName": "sa", "nodeName": node, "containers": [{"name": "c", "image": "i"}],
+        }})
+    };
+    let here = make("pods", "default", pod("here", "n1")).await;
+    let there = make("pods", "default", pod("there", "n2")).await;
+    let spec = value!({
+        "nodeName": "n1", "nodeUID": &node_uid, "podName": "here", "podUID": &here,
+        "serviceAccountName": "sa", "serviceAccountUID": &account,
+    });
+    let null = Value::Null;
+    let ask = async |change: Value| {
+        let mut spec = spec.clone();
+        change.entries().for_each(|(field, text)| spec.set(field, text.clone()));
+        let object = value!({"metadata": {"name": "r"}, "spec": spec});
+        let request = Request { namespace: "default", ..request(Operation::Create, &node, object, &null) };
+        match plugin.pod_certificate("n1", &request).await {
+            Ok(()) => (0, String::new()),
+            Err(No::Forbidden(why)) => (403, why),
+            Err(No::Other(status)) => (status.code, status.message),
+        }
+    };
+    assert_eq!(ask(value!({})).await, (0, String::new()));
+    for (change, code, why) in [
+        (value!({"nodeName": "n2"}), 403, "which is not the requesting node \"n1\""),
+        (value!({"nodeUID": "x"}), 500, "inconsistent with the running node"),
+        (value!({"podUID": "x"}), 500, "contains pod UID (\"x\")"),
+        (value!({"podName": "none"}), 500, "while retrieving pod \"default/none\""),
+        (value!({"podName": "there", "podUID": &there}), 403, "is not running on node \"n1\""),
+        (value!({"serviceAccountName": "default"}), 403, "that differs from running pod (\"sa\")"),
+        (value!({"serviceAccountUID": "x"}), 500, "names service account UID \"x\""),
+    ] {
+        let (actual, said) = ask(change).await;
+        assert!(actual == code && said.contains(why), "{why}: {actual} {said}");
+    }
+}
