@@ -14,6 +14,10 @@ pub struct Settings {
     pub runtime_config: RuntimeConfig,
     /// What pods may, where no namespace says so, and who is exempt from what namespaces say.
     pub pod_security: pod_security::Configuration,
+    /// How long service-account tokens may be good for at most (--service-account-max-token-expiration).
+    pub max_token_expiration: Option<Duration>,
+    /// Tokens that pods are given are good for a year in truth (--service-account-extend-token-expiration).
+    pub extend_token_expiration: bool,
     /// How long a request may take that is not long-running (--request-timeout).
     pub request_timeout: Duration,
     /// A watch without timeoutSeconds ends after one to two times this (--min-request-timeout).
@@ -33,6 +37,8 @@ impl Default for Settings {
             features: Gates::default(),
             runtime_config: RuntimeConfig::default(),
             pod_security: pod_security::Configuration::default(),
+            max_token_expiration: None,
+            extend_token_expiration: true,
             request_timeout: Duration::from_secs(60),
             min_request_timeout: Duration::from_secs(1800),
             priority_and_fairness: true,

@@ -8,6 +8,7 @@ pub mod jwt;
 pub mod legacy_tokens;
 pub mod oidc;
 pub mod request_header;
+pub mod token_file;
 pub mod tokens;
 pub mod trust;
 pub mod webhook;

@@ -90,6 +90,12 @@ impl ServiceAccountTokens {
         self
     }
 
+    /// Says in the OpenID configuration that the keys are at a URL of their own (--service-account-jwks-uri).
+    pub fn published_as(mut self, url: &str) -> ServiceAccountTokens {
+        self.jwks_uri = url.into();
+        self
+    }
+
     /// Takes tokens of further issuers and keys as well, for as long as those are being replaced
     /// (--service-account-issuer, --service-account-key-file).
     pub fn accepting(mut self, issuers: &[String], keys: Vec<PublicKey>) -> ServiceAccountTokens {

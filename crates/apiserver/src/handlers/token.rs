@@ -3,6 +3,7 @@
 use super::Written;
 use super::decode::{decode_as, place_namespace};
 use crate::admission::{Operation, Options, Request};
+use crate::notes;
 use crate::served::Served;
 use crate::server::{Server, TokenClaims};
 use crate::user::User;
@@ -56,6 +57,12 @@ impl Server {
         }
         gates.admission.validate(&request).await?;
         let mut body = request.object;
+        let asked = body["spec"]["expirationSeconds"].int();
+        let most = self.settings.max_token_expiration.map(|most| i64::try_from(most.as_secs()).unwrap_or(i64::MAX));
+        if let Some(most) = most.filter(|most| asked > *most) {
+            notes::warn(&format!("requested expiration of {asked} seconds shortened to {most} seconds"));
+            body.set_path(&["spec", "expirationSeconds"], most);
+        }
         let claims = self.claims(&account, &body["spec"], gates.tokens.audiences()).await?;
         let token = gates.tokens.issue(claims)?;
         let expires = now.plus(Duration::from_secs(body["spec"]["expirationSeconds"].int().unsigned_abs()));
@@ -101,7 +108,7 @@ impl Server {
         }
         let ours = claims.audiences.iter().all(|a| own_audiences.contains(a));
         let to_pod = claims.bound.as_ref().is_some_and(|(kind, ..)| kind == "Pod");
-        if to_pod && ours && seconds == WARN_ONLY {
+        if self.settings.extend_token_expiration && to_pod && ours && seconds == WARN_ONLY {
             claims.warn_after = Some(claims.lifetime);
             claims.lifetime = EXTENDED;
         }

@@ -412,3 +412,24 @@ async fn a_bug_is_written_down() {
     assert_eq!((event["stage"].str(), event["responseStatus"]["code"].int()), ("Panic", 500));
     assert_eq!(event["responseStatus"]["message"].str(), "APIServer panic'd: a bug");
 }
+
+#[tokio::test]
+async fn tokens_live_no_longer_than_they_may() {
+    let hour = Some(std::time::Duration::from_secs(3600));
+    let settings = Settings { max_token_expiration: hour, ..Settings::default() };
+    let mut client = Client::with("admin", "system:masters", settings).await;
+    let json = [("content-type", "application/json")];
+    let account = r#"{"metadata":{"name":"sa"}}"#;
+    let base = "/api/v1/namespaces/default/serviceaccounts";
+    assert_eq!(client.send("POST", base, &json, account).await.code, 201);
+    for (asked, given) in [(7200, 3600), (600, 600)] {
+        let body = format!(r#"{{"spec":{{"expirationSeconds":{asked}}}}}"#);
+        let answer = client.send("POST", &format!("{base}/sa/token"), &json, body).await;
+        assert_eq!((answer.code.as_u16(), answer.json()["spec"]["expirationSeconds"].int()), (201, given));
+        let claims = crate::authn::jwt::unverified_claims(answer.json()["status"]["token"].str()).unwrap();
+        assert_eq!(claims["exp"].int() - claims["iat"].int(), given);
+        let warned = answer.headers.get("warning").map(|w| w.to_str().unwrap());
+        let shortened = "299 - \"requested expiration of 7200 seconds shortened to 3600 seconds\"";
+        assert_eq!(warned, (asked != given).then_some(shortened));
+    }
+}

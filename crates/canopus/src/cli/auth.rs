@@ -69,6 +69,18 @@ pub struct AuthArgs {
     /// Further keys that service-account tokens are verified with
     #[arg(long, value_name = "FILE,…", value_delimiter = ',')]
     pub service_account_key_file: Vec<PathBuf>,
+    /// Where the keys of service-account tokens are, as their configuration says [default: this server]
+    #[arg(long, value_name = "URL")]
+    pub service_account_jwks_uri: Option<String>,
+    /// How long service-account tokens may be good for at most [default: as long as they ask for]
+    #[arg(long, value_name = "DURATION", value_parser = hours)]
+    pub service_account_max_token_expiration: Option<Duration>,
+    /// Let tokens that pods are given be good for a year, for clients that do not read them again
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub service_account_extend_token_expiration: bool,
+    /// Tokens and whom each is for: token,name,uid,"group,…" on each line
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
     /// Whom tokens must be meant for [default: the first issuer]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub api_audiences: Vec<String>,
@@ -89,6 +101,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     canopus_api::cron::duration(text).ok_or_else(|| "not a duration like 30s, 5m or 1h30m".into())
+}
+
+/// At least one.
+fn hours(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|found| match found.as_secs() {
+        3600..=4_294_967_296 => Ok(found),
+        _ => Err("must be between 1 hour and 2^32 seconds".into()),
+    })
 }
 
 fn duration_text(text: &str) -> Result<String, String> {

@@ -13,7 +13,7 @@ use canopus_apiserver::authn::legacy_tokens::{self, LegacyTokens};
 use canopus_apiserver::authn::request_header::{Headers, RequestHeader};
 use canopus_apiserver::authn::tokens::{BoundObjects, ServiceAccountTokens};
 use canopus_apiserver::authn::webhook::TokenWebhook;
-use canopus_apiserver::authn::{Authenticator, TokenAuthenticator, trust};
+use canopus_apiserver::authn::{Authenticator, TokenAuthenticator, token_file, trust};
 use canopus_apiserver::authz::rbac::Rbac;
 use canopus_apiserver::csr::{self, Requested};
 use canopus_apiserver::node_proxy::NodeProxy;
@@ -102,6 +102,12 @@ pub fn setup(server: &Arc<Server>, pki: &Pki, args: &UpArgs, address: IpAddr) ->
             objects: objects.clone(),
         }),
     ];
+    if let Some(path) = &auth.token_auth_file {
+        // Upstream asks it before it asks service accounts.
+        let known = token_file::parse(&read(path)?);
+        let known = known.map_err(|e| anyhow!("failed to understand {}: {e}", path.display()))?;
+        authenticators.insert(2, Arc::new(known));
+    }
     if auth.enable_bootstrap_token_auth {
         authenticators.push(Arc::new(BootstrapTokens { secrets: objects.secrets, clock: clock() }));
     }
@@ -202,7 +208,14 @@ fn tokens(pki: &Pki, args: &UpArgs, address: SocketAddr, objects: BoundObjects) 
     }
     let key = signing_key(pki, args)?;
     let tokens = ServiceAccountTokens::new(issuer, auth.api_audiences.clone(), key, Arc::new(System), objects);
-    Ok(tokens.published_at(&address.to_string()).accepting(&auth.service_account_issuer, keys))
+    let tokens = match &auth.service_account_jwks_uri {
+        Some(url) if !url.starts_with("https://") => {
+            anyhow::bail!("--service-account-jwks-uri requires https scheme, parsed as: {url}")
+        }
+        Some(url) => tokens.published_as(url),
+        None => tokens.published_at(&address.to_string()),
+    };
+    Ok(tokens.accepting(&auth.service_account_issuer, keys))
 }
 
 impl Fronts {

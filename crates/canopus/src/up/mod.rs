@@ -228,6 +228,8 @@ fn settings(args: &UpArgs) -> Result<Settings> {
         features,
         runtime_config,
         request_timeout: Duration::from_secs(args.request_timeout),
+        max_token_expiration: args.auth.service_account_max_token_expiration,
+        extend_token_expiration: args.auth.service_account_extend_token_expiration,
         min_request_timeout: Duration::from_secs(args.min_request_timeout),
         priority_and_fairness: args.enable_priority_and_fairness,
         max_requests_inflight: args.max_requests_inflight,
