@@ -212,6 +212,7 @@ pub fn text(server: &Server) -> String {
     if let Some(audit) = server.audit.get() {
         audit.render(&mut out);
     }
+    crate::service_ips::metrics::write(server, &mut out);
     metrics.storage.write(&mut out);
     write_counts_of(&metrics.storage, &mut out);
     metrics.storage_errors.write(&mut out);

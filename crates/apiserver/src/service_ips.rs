@@ -1,6 +1,8 @@
 //! Cluster IPs of Services. Each address in use is an `IPAddress` object in the store, made by compare-and-swap, so that
 //! two servers on one store cannot hand out the same one (upstream KEP-1880).
 
+pub mod metrics;
+
 use crate::served::Served;
 use crate::server::Server;
 use crate::user::{MASTERS, User};
@@ -15,7 +17,7 @@ use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// The ranges of cluster IPs: the one of the command line, and those that ServiceCIDRs add.
@@ -23,10 +25,12 @@ pub struct ServiceIps {
     own: Range,
     /// As of a change of ServiceCIDRs.
     more: RwLock<(u64, Arc<[Range]>)>,
+    metrics: metrics::Metrics,
 }
 
+/// Addresses of which all but the first and the last are given to Services.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Range {
+pub struct Range {
     base: u32,
     /// At least 4.
     size: u32,
@@ -51,7 +55,11 @@ impl ServiceIps {
         let (address, bits) = cidr.split_once('/').ok_or_else(bad)?;
         let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
         let bits: u32 = bits.parse().ok().filter(|b| (12..=28).contains(b)).ok_or_else(bad)?;
-        Ok(ServiceIps { own: Range::new(address, bits).ok_or_else(bad)?, more: RwLock::default() })
+        Ok(ServiceIps {
+            own: Range::new(address, bits).ok_or_else(bad)?,
+            more: RwLock::default(),
+            metrics: Default::default(),
+        })
     }
 
     /// The first address, which `default/kubernetes` gets.
@@ -62,6 +70,12 @@ impl ServiceIps {
     /// The tenth address, which cluster DNS gets.
     pub fn dns(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.own.base + 10)
+    }
+}
+
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from(self.base), self.size.leading_zeros() + 1)
     }
 }
 
@@ -166,6 +180,13 @@ impl Server {
         Ok(if dry_run { Vec::new() } else { vec![ip] })
     }
 
+    /// A dry run takes nothing.
+    fn counted(&self, dry_run: bool, range: &Range, scope: &str, done: bool, time: Duration) {
+        if !dry_run {
+            self.service_ips.metrics.took(range, scope, done, time);
+        }
+    }
+
     /// The ranges of ServiceCIDRs besides the default one.
     fn more_service_ranges(&self) -> Result<Arc<[Range]>> {
         let cidrs = self.cache("networking.k8s.io", "v1", "servicecidrs")?;
@@ -186,24 +207,32 @@ impl Server {
     async fn take_any(&self, service: &Value, dry_run: bool) -> Result<Ipv4Addr> {
         let more = self.more_service_ranges()?;
         for range in [self.service_ips.own].iter().chain(&*more) {
+            let started = Instant::now();
             for ip in range.candidates(self.surroundings.random()) {
                 if self.take(ip, service, dry_run).await? {
+                    self.counted(dry_run, range, "dynamic", true, started.elapsed());
                     return Ok(ip);
                 }
             }
+            self.counted(dry_run, range, "dynamic", false, started.elapsed());
         }
         Err(Status::internal("failed to allocate IP: range is full"))
     }
 
     async fn take_this(&self, served: &Served, service: &Value, ip: Ipv4Addr, dry_run: bool) -> Result<Ipv4Addr> {
         let more = self.more_service_ranges()?;
-        let known = self.service_ips.own.contains(ip) || more.iter().any(|range| range.contains(ip));
-        let why = if !known {
-            format!("failed to allocate IP {ip}: the provided network does not match the current range")
-        } else if self.take(ip, service, dry_run).await? {
-            return Ok(ip);
-        } else {
-            format!("failed to allocate IP {ip}: provided IP is already allocated")
+        let known = [self.service_ips.own].into_iter().chain(more.iter().copied()).find(|range| range.contains(ip));
+        let why = match known {
+            None => format!("failed to allocate IP {ip}: the provided network does not match the current range"),
+            Some(range) => {
+                let started = Instant::now();
+                let done = self.take(ip, service, dry_run).await?;
+                self.counted(dry_run, &range, "static", done, started.elapsed());
+                if done {
+                    return Ok(ip);
+                }
+                format!("failed to allocate IP {ip}: provided IP is already allocated")
+            }
         };
         let mut errors = Errors::new();
         let root = Field::root(service);
@@ -455,6 +484,14 @@ mod tests {
         server.cache("networking.k8s.io", "v1", "servicecidrs").unwrap().reached(revision).await.unwrap();
         service("far", "192.168.7.9").await.unwrap();
 
+        let text = crate::metrics::text(&server);
+        for line in [
+            "allocated_ips{cidr=\"192.168.7.0/24\"} 1",
+            "available_ips{cidr=\"192.168.7.0/24\"} 253",
+            "allocation_total{cidr=\"192.168.7.0/24\",scope=\"static\"} 1",
+        ] {
+            assert!(text.contains(&format!("kube_apiserver_clusterip_allocator_{line}\n")), "{line}");
+        }
         let address = at("ipaddresses", "192.168.7.9");
         let there = api.get(&address).await.unwrap();
         assert_eq!(there.value()["spec"]["parentRef"]["name"].str(), "far");
