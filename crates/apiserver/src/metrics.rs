@@ -5,6 +5,7 @@ pub mod authorization;
 mod caches;
 pub mod family;
 mod process;
+pub mod reloads;
 pub mod requests;
 
 use crate::server::Server;
@@ -51,6 +52,9 @@ pub struct Metrics {
     storage: Histograms<3>,
     storage_errors: Counters<3>,
     pub health_checks: Counters<3>,
+    /// Files that are read again when they change.
+    pub authentication_config: reloads::Reloads,
+    pub authorization_config: reloads::Reloads,
 }
 
 impl Default for Metrics {
@@ -120,6 +124,8 @@ impl Default for Metrics {
                 ["name", "status", "type"],
                 "This metric records the results of all healthcheck.",
             ),
+            authentication_config: Default::default(),
+            authorization_config: Default::default(),
         }
     }
 }
@@ -206,6 +212,8 @@ pub fn text(server: &Server) -> String {
     metrics.authentications.write(&mut out);
     metrics.authentication_times.write(&mut out);
     metrics.json_web_tokens.write(&mut out);
+    metrics.authentication_config.write("authentication", &mut out);
+    metrics.authorization_config.write("authorization", &mut out);
     metrics.authorization.write(&mut out);
     metrics.authorizations.write(&mut out);
     metrics.authorization_times.write(&mut out);

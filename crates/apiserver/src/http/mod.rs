@@ -233,7 +233,8 @@ async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) ->
         return Err(Status::no_such_resource());
     }
     let attributes = Attributes::of(&call.user, &call.info);
-    match server.decide(&attributes).await? {
+    let decided = server.decide(&attributes).await;
+    match decided.inspect_err(|_| notes::annotate("authorization.k8s.io/reason", "internal error"))? {
         Decision::Allow(reason) => audit::decision(true, &reason),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => {
             audit::decision(false, &reason);

@@ -6,7 +6,7 @@ use crate::catalog::Table;
 use std::collections::BTreeMap;
 
 struct Metric {
-    head: Head,
+    head: Head<'static>,
     kind: &'static str,
     value: fn(&Stats) -> u64,
 }

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// What a metric is called and says of itself.
-pub struct Head {
-    pub name: &'static str,
-    pub help: &'static str,
-    pub stability: &'static str,
+pub struct Head<'a> {
+    pub name: &'a str,
+    pub help: &'a str,
+    pub stability: &'a str,
 }
 
-impl Head {
+impl Head<'_> {
     pub fn write(&self, kind: &str, out: &mut String) {
         let Head { name, help, stability } = self;
         let _ = write!(out, "# HELP {name} [{stability}] {help}\n# TYPE {name} {kind}\n");
@@ -88,7 +88,7 @@ impl Histogram {
 const MAX_SERIES: usize = 10_000;
 
 pub struct Counters<const N: usize> {
-    pub head: Head,
+    pub head: Head<'static>,
     pub labels: [&'static str; N],
     pub values: Mutex<BTreeMap<[CompactString; N], u64>>,
 }
@@ -126,7 +126,7 @@ impl<const N: usize> Counters<N> {
 }
 
 pub struct Histograms<const N: usize> {
-    pub head: Head,
+    pub head: Head<'static>,
     pub labels: [&'static str; N],
     pub limits: &'static [f64],
     pub values: Mutex<BTreeMap<[CompactString; N], Histogram>>,

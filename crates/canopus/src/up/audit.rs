@@ -7,9 +7,10 @@ use canopus_apiserver::audit::policy::Policy;
 use canopus_apiserver::audit::webhook::{self, Webhook};
 use canopus_apiserver::audit::{Audit, Counts};
 use canopus_apiserver::encryption::{Config, EncryptedStore, Encryption};
+use canopus_apiserver::metrics::reloads::server_id;
 use canopus_apiserver::outgoing::{Destination, Trust};
 use canopus_apiserver::pki::Identity;
-use canopus_apiserver::surroundings::{self, Surroundings, System};
+use canopus_apiserver::surroundings::System;
 use canopus_apiserver::traces::{self, Traces};
 use canopus_apiserver::{Server, reload};
 use canopus_client::kubeconfig;
@@ -79,7 +80,7 @@ pub fn traces(server: &Arc<Server>, args: &UpArgs, shutdown: &CancellationToken)
     let Some(path) = &args.audit.tracing_config_file else { return Ok(()) };
     let configuration = traces::Configuration::parse(&read(path)?);
     let configuration = configuration.map_err(|e| anyhow!("failed to understand {}: {e}", path.display()))?;
-    let instance = format!("apiserver-{}", surroundings::uuid(System.random()));
+    let instance = server_id().to_string();
     let traces = Traces::start(configuration, Arc::new(System), instance, shutdown.clone());
     server.traces.set(traces).map_err(|_| anyhow!("requests are traced already"))
 }

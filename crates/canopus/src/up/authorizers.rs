@@ -8,6 +8,7 @@ use canopus_apiserver::authz::Union;
 use canopus_apiserver::authz::config::{self, Configured};
 use canopus_apiserver::authz::privileged;
 use canopus_apiserver::authz::rbac::Rbac;
+use canopus_apiserver::surroundings::{Surroundings, System};
 use canopus_apiserver::{Server, reload};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,11 @@ pub struct Authorizers {
 impl Authorizers {
     pub fn setup(server: &Server, rbac: &Arc<Rbac>, args: &AuthzArgs) -> Result<(Authorizers, Union)> {
         let configured = match &args.authorization_config {
-            Some(path) => parse(path)?,
+            Some(path) => {
+                let (configured, text) = parse(path)?;
+                server.metrics.authorization_config.began(&text);
+                configured
+            }
             None => of_flags(args).map_err(|e| anyhow!("failed to understand --authorization-*: {e}"))?,
         };
         let kinds: Vec<&str> = configured.iter().map(Configured::kind).filter(|k| *k != "Webhook").collect();
@@ -46,18 +51,22 @@ impl Authorizers {
         let (own, server) = (self.clone(), Arc::downgrade(server));
         tasks.spawn(reload::follow(vec![path.clone()], shutdown.clone(), move || {
             let Some(server) = server.upgrade() else { return };
-            let replaced = own.again(&path).and_then(|union| server.gates.set_authorizer(union).map_err(Into::into));
+            let replaced = own.again(&path).and_then(|(union, text)| {
+                server.gates.set_authorizer(union)?;
+                Ok(text)
+            });
+            server.metrics.authorization_config.again(replaced.as_deref().ok(), System.now());
             match replaced {
-                Ok(()) => tracing::info!("the authorization configuration was read again"),
+                Ok(_) => tracing::info!("the authorization configuration was read again"),
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "the old authorization configuration stays")
+                    tracing::error!(error = format!("{error:#}"), "the old authorization configuration stays");
                 }
             }
         }));
     }
 
-    fn again(&self, path: &Path) -> Result<Union> {
-        let configured = parse(path)?;
+    fn again(&self, path: &Path) -> Result<(Union, String)> {
+        let (configured, text) = parse(path)?;
         let missing: Vec<&str> =
             self.kinds.iter().copied().filter(|kind| !configured.iter().any(|c| c.kind() == *kind)).collect();
         if !missing.is_empty() {
@@ -66,13 +75,15 @@ impl Authorizers {
         if configured.iter().any(|c| c.kind() == "RBAC") && !self.kinds.contains(&"RBAC") {
             bail!("authorizer type RBAC is not allowed if it was not enabled at initial server startup");
         }
-        self.union(configured)
+        Ok((self.union(configured)?, text))
     }
 }
 
-fn parse(path: &Path) -> Result<Vec<Configured>> {
+/// What the file says, and its text.
+fn parse(path: &Path) -> Result<(Vec<Configured>, String)> {
     let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
-    config::parse(&text).map_err(|e| anyhow!("failed to understand {}: {e}", path.display()))
+    let read = config::parse(&text);
+    Ok((read.map_err(|e| anyhow!("failed to understand {}: {e}", path.display()))?, text))
 }
 
 fn of_flags(args: &AuthzArgs) -> Result<Vec<Configured>, String> {

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use canopus_api::{Value, value};
 use canopus_apiserver::authn::config::Configuration;
 use canopus_apiserver::authn::{Anonymous, TokenAuthenticator, oidc};
+use canopus_apiserver::surroundings::{Surroundings, System};
 use canopus_apiserver::{Server, reload};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,15 +21,19 @@ pub struct Issuers {
     pub anonymous: Anonymous,
     /// What the file says about it, which must not change.
     filed: Option<Anonymous>,
+    /// The file as it was.
+    text: String,
 }
 
 impl Issuers {
     pub fn read(auth: &AuthArgs) -> Result<Issuers> {
         let enabled = auth.anonymous_auth.unwrap_or(true);
         let (mut anonymous, mut filed) = (Anonymous { enabled, paths: Vec::new() }, None);
+        let mut text = String::new();
         let mut configuration = None;
         if let Some(path) = &auth.authentication_config {
-            let read = parse(path, &auth.service_account_issuer)?;
+            let read;
+            (read, text) = parse(path, &auth.service_account_issuer)?;
             if let Some(said) = &read.anonymous {
                 if auth.anonymous_auth.is_some() {
                     bail!("--anonymous-auth cannot be set when {} says who may come anonymously", path.display());
@@ -48,7 +53,7 @@ impl Issuers {
             configuration = Some(read.map_err(|e| anyhow!("failed to understand --oidc-*: {e}"))?.issuers);
         }
         let all = configuration.map(|issuers| Arc::new(oidc::Issuers::new(issuers)));
-        Ok(Issuers { all, anonymous, filed })
+        Ok(Issuers { all, anonymous, filed, text })
     }
 
     pub fn authenticators(&self) -> Vec<Arc<dyn TokenAuthenticator>> {
@@ -58,23 +63,31 @@ impl Issuers {
     /// Reads the file again when it changes. What cannot be used changes nothing.
     pub fn follow(&self, server: &Arc<Server>, auth: &AuthArgs, tasks: &TaskTracker, shutdown: &CancellationToken) {
         let (Some(path), Some(all)) = (auth.authentication_config.clone(), self.all.clone()) else { return };
+        server.metrics.authentication_config.began(&self.text);
         let (own, filed) = (auth.service_account_issuer.clone(), self.filed.clone());
         let (server, handle, ended) = (Arc::downgrade(server), tasks.clone(), shutdown.clone());
         tasks.spawn(reload::follow(vec![path.clone()], shutdown.clone(), move || {
             let Some(server) = server.upgrade() else { return };
-            let read = parse(&path, &own).and_then(|read| match read.anonymous == filed {
-                true => Ok(read.issuers),
+            let read = parse(&path, &own).and_then(|(read, text)| match read.anonymous == filed {
+                true => Ok((read.issuers, text)),
                 false => Err(anyhow!("anonymous: Forbidden: changed from initial configuration file")),
             });
             let (all, ended) = (all.clone(), ended.clone());
             handle.spawn(async move {
-                let replaced =
-                    async { all.replace(read?, &server.outgoing, PATIENCE).await.map_err(anyhow::Error::msg) };
+                let replaced = async {
+                    let (issuers, text) = read?;
+                    all.replace(issuers, &server.outgoing, PATIENCE).await.map_err(anyhow::Error::msg)?;
+                    Ok::<_, anyhow::Error>(text)
+                };
                 tokio::select! {
                     () = ended.cancelled() => {}
                     replaced = replaced => match replaced {
-                        Ok(()) => tracing::info!("the authentication configuration was read again"),
+                        Ok(text) => {
+                            server.metrics.authentication_config.again(Some(&text), System.now());
+                            tracing::info!("the authentication configuration was read again");
+                        }
                         Err(error) => {
+                            server.metrics.authentication_config.again(None, System.now());
                             tracing::error!(error = format!("{error:#}"), "the old authentication configuration stays");
                         }
                     }
@@ -84,9 +97,11 @@ impl Issuers {
     }
 }
 
-fn parse(path: &Path, own: &[String]) -> Result<Configuration> {
+/// What the file says, and its text.
+fn parse(path: &Path, own: &[String]) -> Result<(Configuration, String)> {
     let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
-    Configuration::parse(&text, own).map_err(|e| anyhow!("failed to understand {}: {e}", path.display()))
+    let read = Configuration::parse(&text, own);
+    Ok((read.map_err(|e| anyhow!("failed to understand {}: {e}", path.display()))?, text))
 }
 
 /// What a file would say, as upstream maps the flags.

@@ -240,5 +240,13 @@ pub fn in_etcd(binary: &Path) {
     std::fs::write(&authorization, authorizers(&certificates, "- {type: AlwaysAllow, name: alwaysallow}\n"))
         .expect("a file");
     eventually(Duration::from_secs(20), || if may() == "yes" { Ok(()) } else { Err(c.log_tail()) });
+    let metrics = c.k(&["get", "--raw", "/metrics"]);
+    let reloaded = |line: &&str| line.starts_with("apiserver_authorization_config_controller_automatic_reloads_total{");
+    assert!(metrics.lines().filter(reloaded).any(|line| line.contains("status=\"success\"")), "{metrics}");
+    assert!(
+        metrics.contains(
+            "apiserver_authorization_decisions_total{decision=\"allowed\",name=\"elsewhere\",type=\"Webhook\"}"
+        )
+    );
     drop((kept, others));
 }

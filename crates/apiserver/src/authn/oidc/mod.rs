@@ -6,6 +6,7 @@ mod keys;
 mod tests;
 
 use super::{Reviewed, TokenAuthenticator, Unauthenticated, jwt};
+use crate::metrics::reloads::hash;
 use crate::outgoing::{Outgoing, Trust};
 use crate::server::Server;
 use async_trait::async_trait;
@@ -13,7 +14,6 @@ use canopus_api::Value;
 use claims::Claims;
 use keys::RemoteKeys;
 use parking_lot::RwLock;
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,9 +46,7 @@ pub struct Issuer {
 impl Issuer {
     pub fn new(settings: Settings) -> Issuer {
         let keys = RemoteKeys::new(&settings.issuer, &settings.discovery, settings.trust.clone());
-        let digest = Sha256::digest(&settings.issuer);
-        let hash = digest.iter().fold("sha256:".to_string(), |text, byte| format!("{text}{byte:02x}"));
-        Issuer { hash, settings, keys }
+        Issuer { hash: hash(&settings.issuer), settings, keys }
     }
 
     /// The claims of a token that this issuer has signed, for us, and for now.
