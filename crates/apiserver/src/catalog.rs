@@ -147,6 +147,19 @@ impl Table {
         self.members.served.values()
     }
 
+    /// Each resource that is stored, once: in the version that is stored, or in another if that one is not served.
+    pub fn stored(&self) -> Vec<&Arc<Served>> {
+        let mut found: BTreeMap<&str, &Arc<Served>> = BTreeMap::new();
+        for served in self.all().filter(|s| s.info().stored) {
+            let known = found.entry(&served.prefix).or_insert(served);
+            let better = |s: &Served| (s.info().storage.is_none(), s.info().version.to_string());
+            if better(served) > better(known) {
+                *known = served;
+            }
+        }
+        found.into_values().collect()
+    }
+
     pub fn discovery(&self) -> &Discovery {
         self.discovery.get_or_init(|| Discovery::of(&self.groups()))
     }

@@ -44,7 +44,7 @@ impl ControlPlane {
         let stop = shutdown.clone();
         let server = threads.server.spawn(async move { serve(&path, stop).await }).await??;
         let table = server.catalog.table();
-        let stored = table.all().filter(|s| s.info().stored && s.info().storage.is_none());
+        let stored = table.stored().into_iter();
         let resources = stored.map(|s| canopus_controllers::ResourceInfo {
             gvr: s.info().gvr(),
             kind: s.info().kind.into(),

@@ -96,6 +96,14 @@ async fn earlier_versions_have_their_own_shape() {
         let namespace = if plural == "resourceclaims" { "default" } else { "" };
         canopus_api::Target::new(&canopus_api::Gvr::new("resource.k8s.io", version, plural), namespace, name)
     };
+    let table = server.catalog.table();
+    let stored: Vec<String> =
+        table.stored().iter().map(|s| s.info().gvr()).map(|g| format!("{}/{}", g.version, g.resource)).collect();
+    for resource in ["v1/resourceclaims", "v2/horizontalpodautoscalers", "v1beta1/leasecandidates"] {
+        let plural = resource.split('/').nth(1).unwrap();
+        let found: Vec<&String> = stored.iter().filter(|r| r.ends_with(&format!("/{plural}"))).collect();
+        assert_eq!(found, [resource]);
+    }
     let claim = value!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [{"name": "a", "deviceClassName": "gpu"}]}}});
     let made = api.create(&at("v1beta1", "resourceclaims", ""), claim, &Default::default()).await.unwrap().value();
     let flat = value!({"name": "a", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1});

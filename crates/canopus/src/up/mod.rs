@@ -258,7 +258,7 @@ fn controllers(
     shutdown: &CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
     let table = server.catalog.table();
-    let stored = table.all().filter(|s| s.info().stored && s.info().storage.is_none());
+    let stored = table.stored().into_iter();
     let resources = stored.map(|s| canopus_controllers::ResourceInfo {
         gvr: s.info().gvr(),
         kind: s.info().kind.into(),
