@@ -6,7 +6,7 @@ use crate::issue::Issue;
 use crate::program::Program;
 use crate::types::Type;
 use crate::{checker, cost, parser, plan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The variables and types that expressions of one kind see. Functions are those of Kubernetes 1.36's base environment.
@@ -52,7 +52,9 @@ impl Env {
         let parsed = parser::parse(source, self.bindings)?;
         let checked = checker::check(self, source, parsed)?;
         let cost = cost::estimate(self, &checked);
-        Ok(Program { root: plan::plan(self, &checked), result: checked.result, cost, source: source.into() })
+        let mut reads = BTreeSet::new();
+        read(self, &checked.expr, &mut reads);
+        Ok(Program { root: plan::plan(self, &checked), result: checked.result, cost, source: source.into(), reads })
     }
 
     /// Whether an expression asks for `field` of `variable`, be it `variable.field`, `variable.?field` or `has(…)`.
@@ -90,6 +92,16 @@ impl Env {
     pub(crate) fn has_function(&self, name: &str) -> bool {
         self.mutation || !crate::signatures::MUTATION_ONLY.contains(&name)
     }
+}
+
+/// The declared variables that an expression speaks of.
+fn read(env: &Env, expr: &Expr, found: &mut BTreeSet<String>) {
+    if let Kind::Ident(name) = &expr.kind
+        && env.is_variable(name)
+    {
+        found.insert(name.clone());
+    }
+    expr.kind.children(&mut |child| read(env, child, found));
 }
 
 fn selects(expr: &Expr, variable: &str, field: &str) -> bool {

@@ -5,6 +5,7 @@ use crate::eval::{Bindings, EvalError, Evaluator};
 use crate::plan::Node;
 use crate::types::Type;
 use crate::val::Val;
+use std::collections::BTreeSet;
 
 /// One evaluation may cost so much: about a tenth of a second.
 pub const PER_CALL_LIMIT: u64 = 1_000_000;
@@ -19,6 +20,7 @@ pub struct Program {
     pub(crate) result: Type,
     pub(crate) cost: CostEstimate,
     pub(crate) source: String,
+    pub(crate) reads: BTreeSet<String>,
 }
 
 /// What came of an evaluation.
@@ -38,6 +40,11 @@ impl Program {
     /// What an evaluation may cost, as far as the declared types bound it.
     pub fn estimated_cost(&self) -> CostEstimate {
         self.cost
+    }
+
+    /// Whether the expression speaks of a variable.
+    pub fn reads(&self, variable: &str) -> bool {
+        self.reads.contains(variable)
     }
 
     pub fn source(&self) -> &str {

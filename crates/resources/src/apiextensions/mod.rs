@@ -2,6 +2,7 @@
 
 pub mod conditions;
 pub mod customresourcedefinition;
+mod expressions;
 mod rules;
 mod schema;
 mod structural;

@@ -355,15 +355,6 @@ pub fn left_out(object: &Value) -> Vec<&'static str> {
     if object["spec"]["conversion"]["strategy"].str() == "Webhook" {
         out.push("conversion webhooks are not called: only the storage version is served");
     }
-    let mut rules = false;
-    for version in object["spec"]["versions"].items() {
-        schema::each(&version["schema"]["openAPIV3Schema"], &mut |schema| {
-            rules |= !schema["x-kubernetes-validations"].items().is_empty();
-        });
-    }
-    if rules {
-        out.push("x-kubernetes-validations are not evaluated");
-    }
     out
 }
 

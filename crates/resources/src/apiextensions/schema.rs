@@ -1,6 +1,7 @@
 //! What the `openAPIV3Schema` of a version may say, beyond being structural.
 
-use super::structural;
+use super::{expressions, structural};
+use crate::custom::fieldpath;
 use canopus_api::{Errors, Field, Value};
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
@@ -47,6 +48,10 @@ pub fn validate(schema: &Field, status: bool, errors: &mut Errors) {
         structural::defaults(schema, errors);
     }
     node(schema, &Place { root: true, ..Place::default() }, errors);
+    // What rules say of a broken schema helps nobody.
+    if errors.len() == before {
+        expressions::validate(schema, errors);
+    }
 }
 
 fn root_with_status(schema: &Field, errors: &mut Errors) {
@@ -128,7 +133,7 @@ fn node(schema: &Field, place: &Place, errors: &mut Errors) {
     node(&schema.at("items"), &inner, errors);
     extensions(schema, errors);
     map_keys(schema, errors);
-    schema.at("x-kubernetes-validations").items().for_each(|rule| self::rule(&rule, errors));
+    schema.at("x-kubernetes-validations").items().for_each(|rule| self::rule(&rule, schema.value, errors));
 }
 
 fn keywords(schema: &Field, place: &Place, errors: &mut Errors) {
@@ -247,7 +252,7 @@ fn map_keys(schema: &Field, errors: &mut Errors) {
     }
 }
 
-fn rule(rule: &Field, errors: &mut Errors) {
+fn rule(rule: &Field, schema: &Value, errors: &mut Errors) {
     let breaks = |text: &str| text.contains(['\n', '\r']);
     let (text, message) = (rule.at("rule"), rule.at("message"));
     let (trimmed, said) = (text.str().trim(), message.str().trim());
@@ -274,5 +279,8 @@ fn rule(rule: &Field, errors: &mut Errors) {
     }
     if breaks(path.str()) {
         errors.invalid(&path, "must not contain line breaks");
+    }
+    if !path.str().is_empty() && fieldpath::normalize(path.str(), schema).is_none() {
+        errors.invalid(&path, "must be a valid path");
     }
 }

@@ -1,19 +1,23 @@
 //! Custom resources: one strategy for all of them, made from a version of a CustomResourceDefinition.
 
 mod embedded;
+pub mod fieldpath;
 mod formats;
 mod lists;
 mod names;
 mod openapi;
+pub mod rules;
 pub mod scale;
 pub mod validator;
 
 use crate::resource::{ColumnOf, Context, InfoOf, Resource};
 use crate::{semantic, strategy};
+use canopus_api::field::{Error, Kind};
 use canopus_api::jsonpath::{self, Template};
 use canopus_api::schema::{self, Schema, Structural};
 use canopus_api::{Errors, Facts, Field, Object, Time, Value};
 use names::Names;
+use rules::Rules;
 use scale::Paths;
 use std::sync::{Arc, OnceLock};
 use validator::Validator;
@@ -32,6 +36,7 @@ pub struct CustomResource {
     /// What is made of the schema when it is first needed.
     structural: OnceLock<Structural>,
     validator: OnceLock<Validator>,
+    rules: OnceLock<Option<Rules>>,
 }
 
 impl CustomResource {
@@ -61,6 +66,7 @@ impl CustomResource {
             version,
             structural: OnceLock::new(),
             validator: OnceLock::new(),
+            rules: OnceLock::new(),
             definition,
         }
     }
@@ -84,6 +90,24 @@ impl CustomResource {
 
     fn validator(&self) -> &Validator {
         self.validator.get_or_init(|| Validator::new(CustomResource::schema_of(&self.definition.value(), self.version)))
+    }
+
+    /// The rules are compiled when an object is first written.
+    fn check_rules(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+        let compile = || Rules::new(CustomResource::schema_of(&self.definition.value(), self.version));
+        let Some(rules) = self.rules.get_or_init(compile) else { return };
+        // An expression need not cope with what is not of its type.
+        let blocking = [Kind::NotSupported, Kind::Required, Kind::TooLong, Kind::TooMany, Kind::TypeInvalid];
+        if errors.iter().any(|error| blocking.contains(&error.kind)) {
+            let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            return errors.add(Error {
+                kind: Kind::Invalid,
+                field: "<nil>".into(),
+                value: "null".into(),
+                detail: detail.into(),
+            });
+        }
+        rules.validate(object, old, errors);
     }
 
     fn check(&self, object: &Field, old: Option<&Value>, errors: &mut Errors) {
@@ -140,6 +164,7 @@ impl Resource for CustomResource {
     fn validate(&self, object: &Field, errors: &mut Errors) {
         self.check(object, None, errors);
         lists::validate(object.value, self.structural_schema(), errors);
+        self.check_rules(object.value, None, errors);
     }
 
     fn validate_update(&self, new: &Field, old: &Value, cx: &Context, errors: &mut Errors) {
@@ -158,6 +183,7 @@ impl Resource for CustomResource {
         if before.is_empty() {
             lists::validate(new.value, self.structural_schema(), errors);
         }
+        self.check_rules(new.value, Some(old), errors);
     }
 
     /// Whatever version it was written in, and whatever the schema was then.
