@@ -2,8 +2,9 @@
 //! Admission adds to what is used; this counts again when a quota changes or something has gone.
 
 use crate::context::*;
+use crate::custom;
 use async_trait::async_trait;
-use canopus_api::{Api, Gvr, Object, Quantity, Status, Value, View, value};
+use canopus_api::{Api, Gvr, ListOptions, Object, Quantity, Status, Target, Value, View, value};
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile};
 use canopus_resources::core::pod::amounts::{Amounts, amounts};
@@ -12,9 +13,12 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::DropGuard;
 
 /// Upstream `--resource-quota-sync-period`: for what nothing told us of.
 const PERIOD: Duration = Duration::from_secs(300);
+/// How long objects may take to be listed.
+const SYNCED: Duration = Duration::from_secs(30);
 
 struct Quotas {
     api: Arc<dyn Api>,
@@ -23,7 +27,14 @@ struct Quotas {
     queue: Arc<Queue<Key>>,
     context: Arc<Context>,
     /// Views of what quotas count, opened when the first one does.
-    counted: Mutex<BTreeMap<Gvr, Arc<Informer>>>,
+    counted: Mutex<BTreeMap<Gvr, Counted>>,
+    definitions: Arc<Informer>,
+}
+
+/// A view, and what ends it if that is ours to do.
+struct Counted {
+    view: Arc<Informer>,
+    _stop: Option<DropGuard>,
 }
 
 pub(crate) async fn run(context: Arc<Context>) {
@@ -39,8 +50,36 @@ pub(crate) async fn run(context: Arc<Context>) {
     });
     let (api, gvr) = (context.api("resourcequota-controller"), Gvr::new("", "v1", "resourcequotas"));
     let counted = Mutex::default();
-    let controller = Quotas { api, gvr, quotas, queue: queue.clone(), context: context.clone(), counted };
-    context.work(queue, 5, Arc::new(controller)).await;
+    let definitions = context.informer("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    let controller =
+        Arc::new(Quotas { api, gvr, quotas, queue: queue.clone(), context: context.clone(), counted, definitions });
+    follow_definitions(&controller);
+    context.work(queue, 5, controller).await;
+}
+
+/// What is no longer served is no longer followed; what is served from now on may be what a quota is about.
+fn follow_definitions(controller: &Arc<Quotas>) {
+    let weak = Arc::downgrade(controller);
+    controller.definitions.on_change(move |change| {
+        let Some(quotas) = weak.upgrade() else { return };
+        let resource = |object: Option<&Arc<Object>>| object.and_then(|o| custom::resource(&o.value()));
+        let (old, new) = (resource(change.old), resource(change.new));
+        if old == new {
+            return;
+        }
+        if let Some(old) = &old {
+            quotas.counted.lock().remove(&old.gvr);
+        }
+        let about = |info: &ResourceInfo, object: &Object| {
+            let name = quota::count_name(&info.gvr.group, &info.gvr.resource);
+            object.value()["spec"]["hard"].get(&name).is_some()
+        };
+        for object in View::list(&*quotas.quotas, "") {
+            if old.iter().chain(&new).any(|info| about(info, &object)) {
+                quotas.queue.add(object.key());
+            }
+        }
+    });
 }
 
 #[async_trait]
@@ -56,7 +95,10 @@ impl Reconcile for Quotas {
         let mut used: Amounts = amounts(&tree["status"]["used"]);
         for gvr in self.resources_of(&hard) {
             let view = self.view(&gvr);
-            view.synced().await;
+            // What is custom may have ended meanwhile.
+            let Ok(()) = tokio::time::timeout(SYNCED, view.synced()).await else {
+                return Err(Status::internal(format!("{} have not been listed", gvr.resource)));
+            };
             let (group, plural) = (gvr.group.as_str(), gvr.resource.as_str());
             let objects = View::list(&*view, object.namespace());
             for (name, quantity) in count(group, plural, &tree["spec"], &hard, &objects) {
@@ -94,7 +136,11 @@ impl Quotas {
     /// The resources that these limits are about.
     fn resources_of(&self, hard: &Amounts) -> Vec<Gvr> {
         let mut found: Vec<Gvr> = Vec::new();
-        for resource in self.context.config.resources.iter().filter(|r| r.namespaced) {
+        // Only where one asks for more than built-in resources need definitions be looked through.
+        let asks = hard.keys().any(|name| name.starts_with("count/") && name.contains('.'));
+        let definitions = if asks { View::list(&*self.definitions, "") } else { Vec::new() };
+        let custom: Vec<ResourceInfo> = definitions.iter().filter_map(|d| custom::resource(&d.value())).collect();
+        for resource in self.context.config.resources.iter().chain(&custom).filter(|r| r.namespaced) {
             let gvr = &resource.gvr;
             let known = found.iter().any(|f| (&f.group, &f.resource) == (&gvr.group, &gvr.resource));
             if !known && hard.keys().any(|name| quota::matches(&gvr.group, &gvr.resource, name)) {
@@ -106,17 +152,24 @@ impl Quotas {
 
     fn view(&self, gvr: &Gvr) -> Arc<Informer> {
         let mut counted = self.counted.lock();
-        if let Some(view) = counted.get(gvr) {
-            return view.clone();
+        if let Some(known) = counted.get(gvr) {
+            return known.view.clone();
         }
-        let view = self.context.informer(&gvr.group, &gvr.version, &gvr.resource);
+        let (view, stop) = if self.context.config.resources.iter().any(|r| r.gvr == *gvr) {
+            (self.context.informer(&gvr.group, &gvr.version, &gvr.resource), None)
+        } else {
+            let stop = self.context.shutdown.child_token();
+            let target = Target::new(gvr, "", "");
+            let view = Informer::start(self.api.clone(), target, ListOptions::default(), stop.clone());
+            (view, Some(stop.drop_guard()))
+        };
         let (quotas, queue, plural) = (self.quotas.clone(), self.queue.clone(), gvr.resource.clone());
         view.on_change(move |change| {
             if gives_back(&plural, change.old, change.new) {
                 View::list(&*quotas, change.object().namespace()).iter().for_each(|quota| queue.add(quota.key()));
             }
         });
-        counted.insert(gvr.clone(), view.clone());
+        counted.insert(gvr.clone(), Counted { view: view.clone(), _stop: stop });
         view
     }
 }

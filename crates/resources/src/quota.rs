@@ -116,7 +116,7 @@ impl Change<'_> {
 }
 
 /// `count/deployments.apps`.
-fn count_name(group: &str, plural: &str) -> CompactString {
+pub fn count_name(group: &str, plural: &str) -> CompactString {
     if group.is_empty() { format_compact!("count/{plural}") } else { format_compact!("count/{plural}.{group}") }
 }
 
