@@ -36,6 +36,8 @@ pub struct Delegated {
     pub priority: (i32, i32),
     /// An `APIVersionDiscovery` of `apidiscovery.k8s.io/v2`: version, freshness, resources.
     pub discovery: Value,
+    /// Where its OpenAPI v3 document is, as it says itself: a path with a hash.
+    pub openapi: Option<String>,
 }
 
 /// Everything served at one moment.

@@ -43,10 +43,15 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
     let mut documents = groups.iter().flat_map(|group| group.versions.iter().map(move |v| (group.name, v)));
     if rest.is_empty() {
         let mut paths = canopus_api::Map::new();
-        for (group, version) in documents.filter(|(_, v)| v.delegated.is_none()) {
+        for (group, version) in documents {
             let path = path_of(group, version.name);
-            let url = format!("/openapi/v3/{path}?hash={}", hash_of(group, version));
-            paths.insert(path, value!({"serverRelativeURL": url}));
+            let url = match version.delegated {
+                None => Some(format!("/openapi/v3/{path}?hash={}", hash_of(group, version))),
+                Some(other) => other.openapi.clone(),
+            };
+            if let Some(url) = url {
+                paths.insert(path, value!({"serverRelativeURL": url}));
+            }
         }
         return Ok(json_response(json::to_vec(&value!({"paths": paths}))));
     }

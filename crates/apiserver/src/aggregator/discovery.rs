@@ -16,6 +16,17 @@ pub async fn fetch(server: &Server, remote: &Remote) -> Result<Value, String> {
     Ok(version_discovery(&remote.group, &remote.version, &list))
 }
 
+/// Where the server says that the OpenAPI v3 document of its group version is; old ones have none.
+pub async fn openapi(server: &Server, remote: &Remote) -> Option<String> {
+    let answer = get(server, remote, "/openapi/v3").await.ok().filter(|a| a.status().is_success())?;
+    let index = json::parse(answer.body()).ok()?;
+    let path = remote.path();
+    let own = format!("/openapi/v3{path}");
+    let url = index["paths"][path.trim_start_matches('/')]["serverRelativeURL"].str();
+    // Anything else would lead somewhere else.
+    (url == own || url.starts_with(&format!("{own}?"))).then(|| url.to_string())
+}
+
 /// What is told of a server that has never answered.
 pub fn unknown(version: &str) -> Value {
     value!({"version": version, "freshness": "Stale", "resources": []})

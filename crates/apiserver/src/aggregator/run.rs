@@ -42,6 +42,7 @@ struct Health {
     due: Instant,
     pause: Duration,
     discovery: Value,
+    openapi: Option<String>,
 }
 
 /// Ends when it has to begin anew: it fell behind, or a write failed.
@@ -101,6 +102,7 @@ async fn look_after(server: &Arc<Server>, health: &mut BTreeMap<String, Health>)
             due: now,
             pause: SOON,
             discovery: discovery::unknown(&remote.version),
+            openapi: None,
         });
         if known.remote.to != remote.to {
             (known.due, known.pause) = (now, SOON);
@@ -114,7 +116,10 @@ async fn look_after(server: &Arc<Server>, health: &mut BTreeMap<String, Health>)
         known.pause = if answers { REGULARLY } else { (known.pause * 2).min(REGULARLY) };
         known.due = Instant::now() + known.pause;
         match discovery::fetch(server, remote).await {
-            Ok(discovery) if answers => known.discovery = discovery,
+            Ok(discovery) if answers => {
+                known.discovery = discovery;
+                known.openapi = discovery::openapi(server, remote).await;
+            }
             _ => known.discovery.set("freshness", "Stale"),
         }
         say(server, &remote.name, &found).await?;
@@ -142,16 +147,16 @@ fn publish(server: &Arc<Server>, health: &BTreeMap<String, Health>) {
         .values()
         .map(|known| {
             let key = (known.remote.group.clone(), known.remote.version.clone());
-            (key, Arc::new(Delegated { priority: known.remote.priority, discovery: known.discovery.clone() }))
+            let (discovery, openapi) = (known.discovery.clone(), known.openapi.clone());
+            (key, Arc::new(Delegated { priority: known.remote.priority, discovery, openapi }))
         })
         .collect();
     let table = server.catalog.table();
     let current = &table.members.delegated;
     let same = current.len() == wanted.len()
-        && current
-            .iter()
-            .zip(&wanted)
-            .all(|((a, x), (b, y))| a == b && x.priority == y.priority && x.discovery == y.discovery);
+        && current.iter().zip(&wanted).all(|((a, x), (b, y))| {
+            a == b && x.priority == y.priority && x.discovery == y.discovery && x.openapi == y.openapi
+        });
     if !same {
         server.catalog.change(|members| members.delegated = wanted);
     }

@@ -349,10 +349,9 @@ fn pod_path(verb: &str, target: &Target, container: &str, query: &str) -> String
         path += &format!("/{container}");
     }
     let renamed = query.split('&').filter(|p| !p.is_empty() && !p.starts_with("container=")).map(|pair| {
-        if verb == "containerLogs" || verb == "portForward" {
-            return pair.to_string();
-        }
         match pair.split_once('=').unwrap_or((pair, "")) {
+            _ if verb == "containerLogs" => pair.to_string(),
+            ("ports", v) if verb == "portForward" => format!("port={v}"),
             ("stdin", v) => format!("input={}", flag(v)),
             ("stdout", v) => format!("output={}", flag(v)),
             ("stderr", v) => format!("error={}", flag(v)),
@@ -378,6 +377,7 @@ mod tests {
         let path = pod_path("exec", &target, "c", "command=ls&command=-l&container=c&stdin=true&stdout=true&tty=false");
         assert_eq!(path, "/exec/ns/p/c?command=ls&command=-l&input=1&output=1&tty=0");
         assert_eq!(pod_path("containerLogs", &target, "c", "follow=true"), "/containerLogs/ns/p/c?follow=true");
+        assert_eq!(pod_path("portForward", &target, "", "ports=80,81"), "/portForward/ns/p?port=80,81");
     }
 
     #[test]

@@ -246,7 +246,7 @@ async fn an_extension_server_is_asked_in_the_clients_name() {
             "authorization": header("authorization"), "impersonated": header("impersonate-user"),
         });
         match asked.uri.path() {
-            "/apis/wardle.example.com/v1/moved" => (302, String::new()),
+            "/openapi/v3" => (200, r#"{"paths":{"apis/wardle.example.com/v1":{"serverRelativeURL":"/openapi/v3/apis/wardle.example.com/v1?hash=A"}}}"#.into()),
             _ => (200, json::to_string(&said)),
         }
     })
@@ -293,6 +293,9 @@ async fn an_extension_server_is_asked_in_the_clients_name() {
     assert_eq!(admin.send("GET", flunders, &pretended[2..], "").await.code, 403);
     let groups = admin.get("/apis").await.json();
     assert!(groups["groups"].items().iter().any(|g| g["name"].str() == "wardle.example.com"));
+    let index = admin.get("/openapi/v3").await.json();
+    let document = index["paths"]["apis/wardle.example.com/v1"]["serverRelativeURL"].str();
+    assert_eq!(admin.get(document).await.json()["uri"].str(), "/openapi/v3/apis/wardle.example.com/v1?hash=A");
     stop.cancel();
 }
 
@@ -432,4 +435,38 @@ async fn tokens_live_no_longer_than_they_may() {
         let shortened = "299 - \"requested expiration of 7200 seconds shortened to 3600 seconds\"";
         assert_eq!(warned, (asked != given).then_some(shortened));
     }
+}
+
+#[tokio::test]
+async fn what_is_proxied_to() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    let pod = r#"{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#;
+    let account = r#"{"metadata":{"name":"default"}}"#;
+    admin.send("POST", "/api/v1/namespaces/default/serviceaccounts", &[], account).await;
+    assert_eq!(admin.send("POST", "/api/v1/namespaces/default/pods", &[], pod).await.code, 201);
+    let pods = "/api/v1/namespaces/default/pods";
+    let moved = admin.get(&format!("{pods}/p:80/proxy?a=b")).await;
+    assert_eq!(
+        (moved.code.as_u16(), moved.headers["location"].to_str().unwrap()),
+        (301, &*format!("{pods}/p:80/proxy/?a=b"))
+    );
+    for (method, path, code) in [
+        // It has no address yet.
+        ("GET", format!("{pods}/p/proxy/"), 400),
+        ("POST", format!("{pods}/p/proxy"), 400),
+        ("GET", format!("{pods}/none/proxy/"), 404),
+        ("GET", format!("{pods}/ftp:p:1/proxy/"), 400),
+        ("GET", format!("{pods}/p/proxy/%2e%2e/%2e%2e/x"), 404),
+        ("GET", format!("{pods}/p/proxy/.."), 404),
+        ("GET", format!("{pods}/p/exec?command=ls"), 400),
+        ("PUT", format!("{pods}/p/exec?command=ls"), 405),
+        ("GET", "/api/v1/pods/p/proxy/x".into(), 404),
+        ("GET", "/api/v1/nodes/none/proxy/healthz".into(), 404),
+        ("GET", "/api/v1/namespaces/default/services/none/proxy/".into(), 404),
+    ] {
+        assert_eq!(admin.send(method, &path, &[], "").await.code, code, "{method} {path}");
+    }
+    // Who may look at a stream may not start one.
+    let mut viewer = Client::new("ann", "people").await;
+    assert_eq!(viewer.get(&format!("{pods}/p/exec?command=ls")).await.code, 403);
 }

@@ -2,7 +2,7 @@
 
 use crate::IMAGE;
 use crate::space::{Space, has_lines};
-use canopus_testkit::{Cluster, eventually, run, tool};
+use canopus_testkit::{Cluster, Stream, eventually, run, tool};
 use std::fs;
 use std::time::Duration;
 
@@ -120,6 +120,48 @@ pub fn exec_and_cp(c: &Cluster) {
     assert!(fs::read(path("back/below/big")).expect("the file came back") == big);
     s.k(&["cp", "p:/tmp/small", &path("small-back"), "-c", "c"]);
     assert_eq!(fs::read_to_string(path("small-back")).expect("the file came back"), "small");
+}
+
+pub fn attach(c: &Cluster) {
+    let s = Space::new(c, "attach");
+    let image = format!("--image={IMAGE}");
+    let talk = "echo ready; while read line; do echo got $line; done; echo end; sleep 1";
+    let run = ["run", "talk", &image, "--restart=Never", "-i", "--rm", "--quiet", "--", "sh", "-c", talk];
+    let out = s.kubectl_with(&run, "one\ntwo\n");
+    assert!(out.code == 0 && out.stdout.contains("got one\ngot two\nend\n"), "{out:?}");
+    s.apply(&script("loud", "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.2; done", ""));
+    s.ready("loud");
+    let attached = s.stream(&["attach", "loud"]);
+    attached.shows("line");
+    s.k(&["delete", "pod", "loud", "--grace-period=0", "--force"]);
+    attached.ends();
+    s.refused(&["attach", "nobody"], "", r#"pods "nobody" not found"#);
+}
+
+/// What kubectl does without WebSockets.
+pub fn spdy(c: &Cluster) {
+    let s = Space::new(c, "spdy");
+    s.apply(&script("p", "httpd -p 8080; exec sleep 3600", ""));
+    s.ready("p");
+    let kubectl = |args: &[&str]| {
+        let mut command = c.command(tool("kubectl"));
+        command.args(["-n", "spdy"]).args(args);
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false").env("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false");
+        command
+    };
+    let both = "cat; echo error >&2; exit 3";
+    let out = run(kubectl(&["exec", "-i", "p", "--", "sh", "-c", both]), "said\n");
+    assert_eq!((out.code, &*out.stdout), (3, "said\n"), "{out:?}");
+    assert!(out.stderr.starts_with("error\n"), "{out:?}");
+    let many = run(kubectl(&["exec", "p", "--", "sh", "-c", "dd if=/dev/zero bs=1000 count=1000 | tr '\\0' x"]), "");
+    assert_eq!((many.code, many.stdout.len()), (0, 1_000_000));
+    let forwarded = Stream::start(kubectl(&["port-forward", "p", ":8080"]));
+    forwarded.shows("Forwarding from 127.0.0.1:");
+    let lines = forwarded.lines();
+    let port = lines.iter().find_map(|l| l.strip_prefix("Forwarding from 127.0.0.1:")?.split(' ').next());
+    let url = format!("http://127.0.0.1:{}/", port.expect("kubectl says the port"));
+    let out = c.host().command("curl").args(["-s", "-m", "5", &url]).output().expect("curl runs");
+    assert!(String::from_utf8_lossy(&out.stdout).contains("404 Not Found"), "{out:?} {:?}", forwarded.lines());
 }
 
 pub fn run_and_wait(c: &Cluster) {

@@ -54,6 +54,54 @@ pub fn from_host_and_pods(c: &Cluster) {
     eventually(Duration::from_secs(20), fetch);
 }
 
+/// The `proxy` subresources, and what is not let through.
+pub fn proxied(c: &Cluster) {
+    let s = Space::new(c, "proxied");
+    s.apply(&web("web", 1, "v1"));
+    s.k(&["expose", "deployment", "web", "--port=80", "--target-port=http"]);
+    s.k(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    let pod = s.see("pods -l app=web", "{.items[0].metadata.name}");
+    let raw = |path: &str| s.kubectl(&["get", "--raw", path]);
+    let base = "/api/v1/namespaces/proxied";
+    s.wait_for("endpointslices -l kubernetes.io/service-name=web", "{.items[*].endpoints[*].conditions.ready}", "true");
+    for path in [
+        format!("{base}/pods/{pod}/proxy/index.html"),
+        format!("{base}/pods/{pod}:8080/proxy/"),
+        format!("{base}/pods/http:{pod}:8080/proxy/index.html?a=b"),
+        format!("{base}/services/web/proxy/index.html"),
+        format!("{base}/services/http:web:80/proxy/"),
+    ] {
+        let out = raw(&path);
+        assert!(out.stdout == format!("v1 {pod}\n"), "{path}: {out:?}");
+    }
+    assert_eq!(raw("/api/v1/nodes/node-1/proxy/healthz").stdout, "ok");
+    for (path, why) in [
+        (format!("{base}/pods/{pod}:81/proxy/"), "connection refused"),
+        (format!("{base}/services/web:81/proxy/"), r#"no service port 81 found for service "web""#),
+        (format!("{base}/services/nope/proxy/"), r#"services "nope" not found"#),
+    ] {
+        let out = raw(&path);
+        assert!(out.code != 0 && out.stderr.contains(why), "{path}: {out:?}");
+    }
+    // A port of the pod on this host, found through what leads to it too.
+    for what in [format!("pod/{pod}"), "deployment/web".into(), "service/web".into()] {
+        let port = if what.starts_with("service") { ":80" } else { ":8080" };
+        let forwarded = s.stream(&["port-forward", &what, port]);
+        forwarded.shows("Forwarding from 127.0.0.1:");
+        let lines = forwarded.lines();
+        let port = lines.iter().find_map(|l| l.strip_prefix("Forwarding from 127.0.0.1:")?.split(' ').next());
+        let url = format!("http://127.0.0.1:{}/index.html", port.expect("kubectl says the port"));
+        for _ in 0..3 {
+            let out = c.host().command("curl").args(["-s", "-m", "5", &url]).output().expect("curl runs");
+            assert_eq!(String::from_utf8_lossy(&out.stdout), format!("v1 {pod}\n"), "{what}: {:?}", forwarded.lines());
+        }
+    }
+    // Links lead through the proxy.
+    s.k(&["exec", &pod, "--", "sh", "-c", "echo '<a href=\"/index.html\">x</a>' > /tmp/w/links.html"]);
+    let page = raw(&format!("{base}/pods/{pod}:8080/proxy/links.html")).stdout;
+    assert_eq!(page, format!("<a href=\"{base}/pods/{pod}:8080/proxy/index.html\">x</a>\n"));
+}
+
 const HEADLESS: &str = "
 apiVersion: v1
 kind: Service

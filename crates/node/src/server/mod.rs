@@ -1,8 +1,13 @@
-//! The node's own server: logs, exec, pods, health, metrics, for whom the API server lets in.
+//! The node's own server: logs, exec, attach, port-forward, pods, health, metrics, for whom the API server lets in.
 
+mod attach;
 mod auth;
 mod exec;
 mod logs;
+mod portforward;
+mod spdy;
+mod talk;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -107,6 +112,16 @@ async fn route(context: Arc<Context>, request: Request<Incoming>) -> Response<Bo
         }
         // With the pod's uid, as upstream allows.
         ["exec", namespace, pod, _uid, container] => exec::serve(&context, [namespace, pod, container], request).await,
+        ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container]
+            if get || request.method() == Method::POST =>
+        {
+            attach::serve(&context, [namespace, pod, container], request).await
+        }
+        ["portForward", namespace, pod] | ["portForward", namespace, pod, _]
+            if get || request.method() == Method::POST =>
+        {
+            portforward::serve(&context, [namespace, pod], request).await
+        }
         _ => Ok(text(StatusCode::NOT_FOUND, "404 page not found\n")),
     };
     answer.unwrap_or_else(|status| failure(&status))
