@@ -291,3 +291,32 @@ async fn bad_definitions_are_refused() {
         assert!(message.contains(why), "{message}\n{why}");
     }
 }
+
+#[tokio::test]
+async fn rules_are_enforced_on_all_writes() {
+    let (_, api) = cluster().await;
+    let refusal = |body: Value| {
+        let api = api.clone();
+        async move { api.create(&definitions("crontabs.stable.example.com"), body, &manager("m")).await.unwrap_err() }
+    };
+    let with = |rule: &str| {
+        let mut version = version("v1", true);
+        let path = ["schema", "openAPIV3Schema", "x-kubernetes-validations"];
+        version.set_path(&path, value!([{"rule": rule}]));
+        definition(value!([version]))
+    };
+    let why = refusal(with("self.spec.size > 1")).await;
+    assert!(why.code == 422 && why.message.contains("undefined field 'size'"), "{}", why.message);
+    define(&api, with("!has(self.status) || self.status.replicas <= self.spec.replicas")).await;
+
+    let spec = value!({"cronSpec": "* * * * *", "replicas": 2});
+    api.create(&crontab("a"), object("a", spec), &manager("m")).await.unwrap();
+    let status = |replicas: i64| Patch::Merge(value!({"status": {"replicas": replicas}}));
+    let sub = crontab("a").subresource("status");
+    api.patch(&sub, status(2), &manager("m")).await.unwrap();
+    let why = api.patch(&sub, status(3), &manager("m")).await.unwrap_err();
+    let rule = "failed rule: !has(self.status) || self.status.replicas <= self.spec.replicas";
+    assert_eq!(why.message, format!("CronTab.stable.example.com \"a\" is invalid: <nil>: Invalid value: {rule}"));
+    let less = Patch::Merge(value!({"spec": {"replicas": 1}}));
+    assert_eq!(api.patch(&crontab("a"), less, &manager("m")).await.unwrap_err().code, 422);
+}

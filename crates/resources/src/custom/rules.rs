@@ -67,7 +67,8 @@ fn message_expression(env: &Env, text: &str) -> Result<Program, String> {
 /// The rules of one node of a schema and of those below it.
 pub struct Rules {
     kind: CompactString,
-    scope: Option<Scope>,
+    /// What the value is to expressions, if there are rules for it.
+    decl: Option<DeclType>,
     rules: Vec<Result<Rule, String>>,
     properties: Vec<(CompactString, Rules)>,
     additional: Option<Box<Rules>>,
@@ -127,7 +128,7 @@ impl Rules {
         let properties = rules["properties"].entries();
         let mut found = Rules {
             kind: node["type"].str().into(),
-            scope: None,
+            decl: None,
             rules: Vec::new(),
             properties: properties
                 .filter_map(|(name, rules)| Some((name.clone(), inner(rules, &node["properties"][name.as_str()])?)))
@@ -142,11 +143,13 @@ impl Rules {
         };
         let own = rules["x-kubernetes-validations"].items();
         if !own.is_empty() {
-            found.scope = Scope::of(node, root);
-            found.rules = match &found.scope {
+            // The environments are needed no longer than this.
+            let scope = Scope::of(node, root);
+            found.rules = match &scope {
                 Some(scope) => own.iter().map(|rule| scope.compile(node, rule)).collect(),
                 None => vec![Err("failed to convert to declType for CEL validation rules".into())],
             };
+            found.decl = scope.map(|scope| scope.decl);
         }
         let empty = found.rules.is_empty()
             && found.properties.is_empty()
@@ -214,7 +217,7 @@ impl Rules {
         if self.rules.is_empty() {
             return Ok(());
         }
-        let Some(scope) = &self.scope else {
+        let Some(decl) = &self.decl else {
             let why = self.rules.iter().find_map(|rule| rule.as_ref().err()).map_or("", String::as_str);
             self.fail(path, format!("rule compiler initialization error: {why}"), run);
             return Ok(());
@@ -222,7 +225,7 @@ impl Rules {
         for rule in &self.rules {
             match rule {
                 Err(why) => self.fail(path, format!("rule compile error: {why}"), run),
-                Ok(rule) => self.evaluate(rule, scope, (value, former), path, run)?,
+                Ok(rule) => self.evaluate(rule, decl, (value, former), path, run)?,
             }
         }
         Ok(())
@@ -236,18 +239,18 @@ impl Rules {
     fn evaluate(
         &self,
         rule: &Rule,
-        scope: &Scope,
+        decl: &DeclType,
         (value, former): (&Value, Former),
         path: &str,
         run: &mut Run,
     ) -> Result<(), Stop> {
         let optional = rule.spec["optionalOldSelf"].bool();
-        let old = former.old.filter(|old| !old.is_null()).map(|old| Val::declared(old, &scope.decl));
+        let old = former.old.filter(|old| !old.is_null()).map(|old| Val::declared(old, decl));
         let transition = rule.program.reads("oldSelf");
         if transition && old.is_none() && !optional {
             return Ok(());
         }
-        let this = Val::declared(value, &scope.decl);
+        let this = Val::declared(value, decl);
         let old = if optional { Val::Optional(old.map(Arc::new)) } else { old.unwrap_or(Val::Null) };
         let bindings = [("self", this), ("oldSelf", old)];
         let done = rule.program.eval(&bindings, PER_CALL_LIMIT);
