@@ -101,6 +101,12 @@ impl Server {
             options: Options::Write(options),
             reinvocation: Default::default(),
         };
+        if ownership == Ownership::Update {
+            // Nobody owns what the server adds of its own accord, or an admission plugin: addresses, finalizers,
+            // generated selectors, volumes of tokens.
+            schema::complete(served.schema(), &mut request.object);
+            self.own(served, None, &mut request.object, "", options);
+        }
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
         self.stamp(served, &mut request.object)?;
@@ -109,11 +115,6 @@ impl Server {
         served.resource.default(&mut request.object);
         let cx = Context { now, subresource: "", user: &user.name, requester: user.requester() };
         served.disabled.drop(&mut request.object, &Value::Null);
-        if ownership == Ownership::Update {
-            // Nobody owns what the server adds of its own accord: addresses, finalizers, generated selectors.
-            schema::complete(served.schema(), &mut request.object);
-            self.own(served, None, &mut request.object, "", options);
-        }
         served.resource.prepare_create(&mut request.object, &cx);
         let reserved = self.reserve(served, &mut request.object, None, options.dry_run).await?;
         let finish = async {
