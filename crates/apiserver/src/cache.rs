@@ -27,7 +27,7 @@ const WATCHER_BUFFER: usize = 2048;
 /// So many bytes of the newest objects keep their trees, several times as large, for readers in this process.
 const TREES: usize = 512 << 10;
 /// And so many during a burst of writes, when the next reader or writer of an object may be a second away.
-const BURST_TREES: usize = 16 << 20;
+const BURST_TREES: usize = 32 << 20;
 /// How long the trees of a burst are kept.
 const BURST: Duration = Duration::from_secs(1);
 

@@ -12,8 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 /// What happened to one object: created (no old), deleted (no new) or changed.
 pub struct Change<'a> {
+    /// The state before; of what is gone, its last state as the server tells it.
     pub old: Option<&'a Arc<Object>>,
     pub new: Option<&'a Arc<Object>>,
+    /// The state that was told last, as `new`: what to take back for who keeps counts.
+    pub told: Option<&'a Arc<Object>>,
 }
 
 impl Change<'_> {
@@ -109,7 +112,7 @@ impl Informer {
     pub fn on_change(&self, handler: impl Fn(&Change) + Send + Sync + 'static) {
         let mut handlers = self.handlers.lock();
         for object in self.objects.read().by_key.values() {
-            handler(&Change { old: None, new: Some(object) });
+            handler(&Change { old: None, new: Some(object), told: None });
         }
         handlers.push(Box::new(handler));
     }
@@ -133,6 +136,11 @@ impl Informer {
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
         let objects = self.objects.read();
         objects.by_owner.get(uid).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// Whether one of them is such.
+    pub fn any_owned_by(&self, uid: &str, such: impl FnMut(&Arc<Object>) -> bool) -> bool {
+        self.objects.read().by_owner.get(uid).into_iter().flat_map(BTreeMap::values).any(such)
     }
 
     /// The objects of a namespace that have no controller.
@@ -190,12 +198,12 @@ impl Informer {
             gone.remove(&object.key());
             let old = self.objects.write().put(object.clone());
             if old.as_ref().is_none_or(|o| o.revision != object.revision) {
-                tell(&handlers, old.as_ref(), Some(&object));
+                tell(&handlers, &Change { old: old.as_ref(), new: Some(&object), told: old.as_ref() });
             }
         }
         for key in gone {
             let old = self.objects.write().remove(&key);
-            tell(&handlers, old.as_ref(), None);
+            tell(&handlers, &Change { old: old.as_ref(), new: None, told: old.as_ref() });
         }
         drop(handlers);
         self.revision.send_replace(revision.max(1));
@@ -206,15 +214,13 @@ impl Informer {
         let revision = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 let old = self.objects.write().put(object.clone());
-                tell(&handlers, old.as_ref(), Some(&object));
+                tell(&handlers, &Change { old: old.as_ref(), new: Some(&object), told: old.as_ref() });
                 object.revision
             }
             WatchEvent::Deleted(object) => {
-                let old = self.objects.write().remove(&object.key());
-                // The last state, as the server tells it.
-                if old.is_some() {
-                    tell(&handlers, Some(&object), None);
-                }
+                let told = self.objects.write().remove(&object.key());
+                let old = told.is_some().then_some(&object);
+                tell(&handlers, &Change { old, new: None, told: told.as_ref() });
                 object.revision
             }
             WatchEvent::Bookmark { revision, .. } => revision,
@@ -229,12 +235,9 @@ impl Informer {
     }
 }
 
-fn tell(handlers: &[Handler], old: Option<&Arc<Object>>, new: Option<&Arc<Object>>) {
-    if old.is_none() && new.is_none() {
-        return;
-    }
-    for handler in handlers {
-        handler(&Change { old, new });
+fn tell(handlers: &[Handler], change: &Change) {
+    if change.old.is_some() || change.new.is_some() {
+        handlers.iter().for_each(|handler| handler(change));
     }
 }
 

@@ -85,10 +85,7 @@ impl Reconcile for Deployments {
             return Ok(Outcome::Done);
         }
         let sets = self.claim(&deployment, &object).await?;
-        let old_pods = |set: &Arc<Object>| {
-            let pods = self.pods.owned_by(&set.facts.uid);
-            pods.iter().any(|pod| !crate::pods::is_finished(pod))
-        };
+        let old_pods = |set: &Arc<Object>| self.pods.any_owned_by(&set.facts.uid, |pod| !crate::pods::is_finished(pod));
         let busy = sets.iter().filter(|set| old_pods(set)).map(|set| set.facts.uid.clone()).collect();
         let sets: Vec<Arc<Value>> = sets.iter().map(|set| set.value()).collect();
         let now = canopus_client::now();

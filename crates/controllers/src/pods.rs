@@ -12,6 +12,11 @@ pub fn is_active(pod: &Object) -> bool {
     !is_finished(pod) && !pod.facts.deleting
 }
 
+/// Deleted, and not yet gone.
+pub fn is_terminating(pod: &Object) -> bool {
+    pod.facts.deleting && !is_finished(pod)
+}
+
 /// How long until the pod counts as available: zero when it does, None when it is not even ready.
 pub fn available_in(pod: &Object, min_ready_seconds: i64, now: Time) -> Option<Duration> {
     let since = pod.facts.ready?;

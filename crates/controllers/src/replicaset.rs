@@ -3,6 +3,7 @@
 
 mod plan;
 mod rank;
+mod tally;
 
 use crate::context::*;
 use async_trait::async_trait;
@@ -10,8 +11,9 @@ use canopus_api::{Api, Gvr, LabelSelector, Object, Patch, Status, Target, Value,
 use canopus_client::runner::Key;
 use canopus_client::{Informer, Outcome, Queue, Reconcile, Recorder};
 use futures::future::join_all;
-use plan::{Observed, Plan};
+use plan::Counts;
 use std::sync::Arc;
+use tally::Tally;
 
 /// Upstream's `BurstReplicas`: how many pods one pass creates or deletes at most.
 const BURST: usize = 500;
@@ -49,11 +51,13 @@ struct ReplicaSets {
     recorder: Recorder,
     sets: Arc<Informer>,
     pods: Arc<Informer>,
+    tally: Arc<Tally>,
 }
 
 pub(crate) async fn run(context: Arc<Context>, flavor: &'static Flavor) {
     let sets = context.informer(flavor.group, "v1", flavor.plural);
     let pods = context.informer("", "v1", "pods");
+    let tally = Tally::of(&pods);
     let queue = Arc::new(Queue::default());
     queue_changes(&sets, &queue);
     let (owners, orphans) = (sets.clone(), queue.clone());
@@ -66,7 +70,8 @@ pub(crate) async fn run(context: Arc<Context>, flavor: &'static Flavor) {
     let recorder = context.recorder(&api, flavor.component);
     let gvr = Gvr::new(flavor.group, "v1", flavor.plural);
     let pod_gvr = Gvr::new("", "v1", "pods");
-    context.work(queue, 5, Arc::new(ReplicaSets { flavor, gvr, pod_gvr, api, recorder, sets, pods })).await;
+    let sets = ReplicaSets { flavor, gvr, pod_gvr, api, recorder, sets, pods, tally };
+    context.work(queue, 5, Arc::new(sets)).await;
 }
 
 #[async_trait]
@@ -84,20 +89,45 @@ impl Reconcile for ReplicaSets {
             // Validation refuses these; one from before that is left alone.
             return Ok(Outcome::Done);
         };
-        let owned = self.claim(&set, &object, &selector).await?;
         let now = canopus_client::now();
-        let observed = Observed { set: &set, pods: &owned, related: &|| self.related(&set), now };
-        let plan = plan::plan(&observed);
-        let result = if object.facts.deleting { Ok(()) } else { self.execute(&set, &plan).await };
+        let (counts, pods) = match self.counted(&set, &object, &selector) {
+            Some(counts) => (counts, Vec::new()),
+            None => {
+                let pods = self.claim(&set, &object, &selector).await?;
+                (Counts::of(&pods, &set, now), pods)
+            }
+        };
+        let surplus = plan::surplus(&pods, counts.surplus(&set), || self.related(&set), now);
+        let result = match object.facts.deleting {
+            true => Ok(()),
+            false => self.execute(&set, counts.missing(&set), &surplus).await,
+        };
         let failure = result.as_ref().err().map(|e| e.message.to_string());
-        let status = plan::status(&observed, failure.as_deref());
+        let status = plan::status(&set, &counts, failure.as_deref(), now);
         update_status(&*self.api, &self.gvr, &self.sets, &set, status).await?;
         result?;
-        Ok(plan.look_again.map_or(Outcome::Done, Outcome::After))
+        Ok(counts.look_again.map_or(Outcome::Done, Outcome::After))
     }
 }
 
 impl ReplicaSets {
+    /// The set's pods in numbers, as long as there is no need to look at each of them: none is to be adopted, let go
+    /// of or deleted, and none becomes available with time.
+    fn counted(&self, set: &Value, object: &Object, selector: &LabelSelector) -> Option<Counts> {
+        if object.facts.deleting || plan::min_ready_seconds(set) > 0 || !self.adoptable(object, selector).is_empty() {
+            return None;
+        }
+        let counts = self.tally.counts(&object.facts.uid, selector, &plan::template(set))?;
+        (counts.surplus(set) == 0).then_some(counts)
+    }
+
+    /// The orphans that match.
+    fn adoptable(&self, object: &Object, selector: &LabelSelector) -> Vec<Arc<Object>> {
+        let mut orphans = self.pods.orphans(object.namespace());
+        orphans.retain(|pod| selector.matches(&pod.facts) && crate::pods::is_active(pod));
+        orphans
+    }
+
     /// The pods this set controls, after adopting orphans that match and releasing those that no longer do.
     async fn claim(&self, set: &Value, object: &Object, selector: &LabelSelector) -> Result<Vec<Arc<Object>>, Status> {
         let uid = &object.facts.uid;
@@ -116,8 +146,7 @@ impl ReplicaSets {
                 value!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": uid}], "uid": &pod.facts.uid}});
             self.patch_pod(&pod, release).await?;
         }
-        let mut orphans = self.pods.orphans(object.namespace());
-        orphans.retain(|pod| selector.matches(&pod.facts) && crate::pods::is_active(pod));
+        let orphans = self.adoptable(object, selector);
         if orphans.is_empty() {
             return Ok(owned);
         }
@@ -155,9 +184,9 @@ impl ReplicaSets {
         siblings.iter().flat_map(|s| self.pods.owned_by(&s.facts.uid)).collect()
     }
 
-    async fn execute(&self, set: &Value, plan: &Plan) -> Result<(), Status> {
-        self.create(set, plan.create).await?;
-        let deletions = plan.delete.iter().take(BURST).map(|pod| self.delete_pod(set, pod));
+    async fn execute(&self, set: &Value, missing: usize, surplus: &[Arc<Object>]) -> Result<(), Status> {
+        self.create(set, missing).await?;
+        let deletions = surplus.iter().take(BURST).map(|pod| self.delete_pod(set, pod));
         let mut failed = None;
         let mut newest = 0;
         for result in join_all(deletions).await {

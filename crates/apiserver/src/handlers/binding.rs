@@ -62,7 +62,9 @@ impl Server {
         for _ in 0..RETRIES {
             let old = self.current(&served, namespace, name).await?.ok_or_else(|| Status::not_found(&pods, name))?;
             check_preconditions(&pods, &old, &binding["metadata"])?;
-            let mut pod = (*old.value()).clone();
+            // Held until it is written: whoever asks for the tree again must not parse it again.
+            let before = old.value();
+            let mut pod = (*before).clone();
             bind::bind(&mut pod, binding, self.surroundings.now())?;
             match self.put_changed(&served, &old, pod, dry_run).await {
                 Err(raced) if raced.is_conflict() => {}

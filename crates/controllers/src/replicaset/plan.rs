@@ -7,46 +7,75 @@ use canopus_api::{LabelSelector, Object, Time, Value, value};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) struct Observed<'a> {
-    pub set: &'a Value,
-    /// All pods the set controls, finished and terminating ones too.
-    pub pods: &'a [Arc<Object>],
-    /// Pods of the sets under the same owner; asked only if some are to go.
-    pub related: &'a (dyn Fn() -> Vec<Arc<Object>> + Sync),
-    pub now: Time,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Plan {
-    pub create: usize,
-    pub delete: Vec<Arc<Object>>,
+/// A set's pods in numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Counts {
+    /// Neither finished nor being deleted; the next three are some of these.
+    pub active: usize,
+    pub labelled: usize,
+    pub ready: usize,
+    pub available: usize,
+    pub terminating: usize,
     /// When the next pod becomes available by age alone.
     pub look_again: Option<Duration>,
 }
 
-impl Observed<'_> {
-    fn active(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.pods.iter().filter(|pod| pods::is_active(pod))
+impl Counts {
+    /// Of all pods that the set controls, finished and terminating ones too.
+    pub(super) fn of(pods: &[Arc<Object>], set: &Value, now: Time) -> Counts {
+        let template = template(set);
+        let mut counts = Counts::default();
+        for pod in pods {
+            counts.terminating += usize::from(pods::is_terminating(pod));
+            if !pods::is_active(pod) {
+                continue;
+            }
+            counts.active += 1;
+            counts.labelled += usize::from(template.matches(&pod.facts));
+            counts.ready += usize::from(pod.facts.ready.is_some());
+            match pods::available_in(pod, min_ready_seconds(set), now) {
+                None => {}
+                Some(Duration::ZERO) => counts.available += 1,
+                Some(wait) => counts.look_again = Some(counts.look_again.map_or(wait, |least| least.min(wait))),
+            }
+        }
+        counts
     }
 
-    fn min_ready(&self) -> i64 {
-        self.set["spec"]["minReadySeconds"].int()
+    pub(super) fn missing(&self, set: &Value) -> usize {
+        wanted(set).saturating_sub(self.active)
+    }
+
+    pub(super) fn surplus(&self, set: &Value) -> usize {
+        self.active.saturating_sub(wanted(set))
     }
 }
 
-pub(super) fn plan(observed: &Observed) -> Plan {
-    let wanted = usize::try_from(observed.set["spec"]["replicas"].int()).unwrap_or(0);
-    let active = observed.active().count();
-    let delete = match active.saturating_sub(wanted) {
-        0 => Vec::new(),
-        surplus => {
-            let order = rank::deletion_order(observed.active(), &(observed.related)(), observed.now);
-            order.into_iter().take(surplus).collect()
-        }
-    };
-    let waits = observed.active().filter_map(|pod| pods::available_in(pod, observed.min_ready(), observed.now));
-    let look_again = waits.filter(|wait| !wait.is_zero()).min();
-    Plan { create: wanted.saturating_sub(active), delete, look_again }
+fn wanted(set: &Value) -> usize {
+    usize::try_from(set["spec"]["replicas"].int()).unwrap_or(0)
+}
+
+pub(super) fn min_ready_seconds(set: &Value) -> i64 {
+    set["spec"]["minReadySeconds"].int()
+}
+
+/// What the pods made of the set's template match.
+pub(super) fn template(set: &Value) -> LabelSelector {
+    LabelSelector::from_map(&set["spec"]["template"]["metadata"]["labels"])
+}
+
+/// The `surplus` pods that go first; `related` are those of the sets under the same owner.
+pub(super) fn surplus(
+    pods: &[Arc<Object>],
+    surplus: usize,
+    related: impl FnOnce() -> Vec<Arc<Object>>,
+    now: Time,
+) -> Vec<Arc<Object>> {
+    if surplus == 0 {
+        return Vec::new();
+    }
+    let active = pods.iter().filter(|pod| pods::is_active(pod));
+    rank::deletion_order(active, &related(), now).into_iter().take(surplus).collect()
 }
 
 /// The pod that the set's template describes.
@@ -65,47 +94,37 @@ pub(super) fn pod(set: &Value) -> Value {
 }
 
 /// The set's status; `failure` is why pods could not be created or deleted.
-pub(super) fn status(observed: &Observed, failure: Option<&str>) -> Value {
-    let set = observed.set;
-    let template = LabelSelector::from_map(&set["spec"]["template"]["metadata"]["labels"]);
-    let (mut active, mut labelled, mut ready, mut available) = (0, 0, 0, 0);
-    for pod in observed.active() {
-        active += 1;
-        labelled += usize::from(template.matches(&pod.facts));
-        ready += usize::from(pod.facts.ready.is_some());
-        let wait = pods::available_in(pod, observed.min_ready(), observed.now);
-        available += usize::from(wait.is_some_and(|wait| wait.is_zero()));
-    }
-    let mut status = value!({"replicas": active, "observedGeneration": &set["metadata"]["generation"]});
-    let counts = [("fullyLabeledReplicas", labelled), ("readyReplicas", ready), ("availableReplicas", available)];
-    for (field, n) in counts.into_iter().filter(|(_, n)| *n > 0) {
+pub(super) fn status(set: &Value, counts: &Counts, failure: Option<&str>, now: Time) -> Value {
+    let mut status = value!({"replicas": counts.active, "observedGeneration": &set["metadata"]["generation"]});
+    let numbers = [
+        ("fullyLabeledReplicas", counts.labelled),
+        ("readyReplicas", counts.ready),
+        ("availableReplicas", counts.available),
+    ];
+    for (field, n) in numbers.into_iter().filter(|(_, n)| *n > 0) {
         status.set(field, n);
     }
     if set["kind"].str() == "ReplicaSet" {
-        let terminating = observed.pods.iter().filter(|pod| pod.facts.deleting && !pods::is_finished(pod)).count();
-        status.set("terminatingReplicas", terminating);
+        status.set("terminatingReplicas", counts.terminating);
     }
-    let conditions = conditions(observed, active, failure);
+    let conditions = conditions(set, counts.active, failure, now);
     if !conditions.is_empty() {
         status.set("conditions", conditions);
     }
     status
 }
 
-fn conditions(observed: &Observed, active: usize, failure: Option<&str>) -> Vec<Value> {
-    let old = &observed.set["status"];
+fn conditions(set: &Value, active: usize, failure: Option<&str>, now: Time) -> Vec<Value> {
+    let old = &set["status"];
     let others = old["conditions"].items().iter().filter(|c| c["type"].str() != "ReplicaFailure");
     let mut conditions: Vec<Value> = others.cloned().collect();
     let existing = condition(old, "ReplicaFailure");
     match failure {
         Some(_) if !existing.is_null() => conditions.push(existing.clone()),
-        Some(message) => {
-            let short = i64::try_from(active).unwrap_or(i64::MAX) < observed.set["spec"]["replicas"].int();
-            conditions.push(value!({
-                "type": "ReplicaFailure", "status": "True", "lastTransitionTime": observed.now,
-                "reason": if short { "FailedCreate" } else { "FailedDelete" }, "message": message,
-            }));
-        }
+        Some(message) => conditions.push(value!({
+            "type": "ReplicaFailure", "status": "True", "lastTransitionTime": now,
+            "reason": if active < wanted(set) { "FailedCreate" } else { "FailedDelete" }, "message": message,
+        })),
         None => {}
     }
     conditions
@@ -143,10 +162,11 @@ mod tests {
         let table = [(5, 2, vec![]), (3, 0, vec![]), (1, 0, vec!["unready", "young"])];
         for (replicas, create, delete) in table {
             let set = set(replicas);
-            let plan = plan(&Observed { set: &set, pods: &pods, related: &Vec::new, now });
-            let deleted: Vec<&str> = plan.delete.iter().map(|p| p.name()).collect();
-            assert_eq!((plan.create, deleted), (create, delete), "{replicas}");
-            assert_eq!(plan.look_again, Some(Duration::from_secs(5)));
+            let counts = Counts::of(&pods, &set, now);
+            let surplus = surplus(&pods, counts.surplus(&set), Vec::new, now);
+            let deleted: Vec<&str> = surplus.iter().map(|p| p.name()).collect();
+            assert_eq!((counts.missing(&set), deleted), (create, delete), "{replicas}");
+            assert_eq!(counts.look_again, Some(Duration::from_secs(5)));
         }
     }
 
@@ -154,8 +174,8 @@ mod tests {
     fn status_counts_and_failures() {
         let set = set(4);
         let pods = [running("old", Some(0)), running("unready", None), running("young", Some(95))];
-        let observed = Observed { set: &set, pods: &pods, related: &Vec::new, now: Time::from_unix(100) };
-        let status = status(&observed, Some("quota"));
+        let now = Time::from_unix(100);
+        let status = status(&set, &Counts::of(&pods, &set, now), Some("quota"), now);
         let expected = value!({
             "replicas": 3, "fullyLabeledReplicas": 3, "readyReplicas": 2, "availableReplicas": 1,
             "terminatingReplicas": 0, "observedGeneration": 3,
