@@ -60,8 +60,11 @@ fn place(atom: Atom, value: &Value, out: &mut Vec<u8>) -> Option<()> {
     }
     match (atom, value) {
         (Atom::Scalar(_), _) => leaf(value, out),
-        // An empty one may be equal to what such a struct is from the beginning, fields and all.
-        (Atom::Object { atomic: true, ty: Schema::Table(ty) }, _) if ty.fields.iter().any(|f| f.required) => None,
+        // One that says nothing may be equal to what such a struct is from the beginning, fields and all.
+        (Atom::Object { atomic: true, ty: Schema::Table(ty) }, _) if ty.fields.iter().any(|f| f.required) => {
+            let says = |v: &Value| !v.is_empty() && !matches!(v, Value::Object(_) | Value::Array(_));
+            value.entries().any(|(_, v)| says(v)).then(|| out.push(b'1'))
+        }
         (Atom::Object { atomic: true, .. } | Atom::Map { atomic: true, .. }, _) => leaf(value, out),
         (Atom::Object { .. } | Atom::Map { .. }, Value::Object(map)) => entries(atom, map, out),
         (Atom::List { kind, .. }, _) if kind.is_atomic() => leaf(value, out),
@@ -108,7 +111,9 @@ mod tests {
         let of = |value: Value| shape(deployment().into(), &[&["status"]], &value);
         let spec = |spec: Value| of(value!({"spec": spec}));
         let containers = |list: Value| spec(value!({"template": {"spec": {"containers": list}}}));
+        let owned_by = |owner: Value| of(value!({"metadata": {"ownerReferences": [owner]}}));
         let same = [
+            (owned_by(value!({"uid": "u", "kind": "K"})), owned_by(value!({"uid": "u", "kind": "L"}))),
             (spec(value!({"replicas": 1})), spec(value!({"replicas": 2}))),
             (containers(value!([{"name": "a", "image": "x"}])), containers(value!([{"name": "a", "image": "y"}]))),
         ];
@@ -118,6 +123,8 @@ mod tests {
             (containers(value!([{"name": "a"}])), containers(value!([{"name": "b"}]))),
             (containers(value!([{"name": "a"}])), containers(value!([{"name": "a"}, {"name": "b"}]))),
             (of(value!({"metadata": {"labels": {"a": "1"}}})), of(value!({"metadata": {"labels": {"b": "1"}}}))),
+            (owned_by(value!({"uid": "u", "kind": "K"})), owned_by(value!({"uid": "v", "kind": "K"}))),
+            (owned_by(value!({"uid": "u", "kind": "K"})), owned_by(value!({"uid": "", "kind": ""}))),
         ];
         for (a, b) in same {
             assert!(a.is_some() && a == b);

@@ -108,6 +108,9 @@ async fn each_sees_what_the_ones_before_made() {
     c.configure("mutating", "a", &["/add-b-if-a", "/add-c-if-b", "/add-d-if-nothing"], value!({})).await;
     let made = c.create(map("x")).await.unwrap().value();
     assert_eq!(made["data"], value!({"a": "1", "b": "x", "c": "x"}));
+    // What a webhook adds is nobody's.
+    let owned = &made["metadata"]["managedFields"][0]["fieldsV1"];
+    assert_eq!(owned, &value!({"f:data": {".": {}, "f:a": {}}}));
     let question = &c.questions()[0];
     assert_eq!(question["kind"], value!({"group": "", "version": "v1", "kind": "ConfigMap"}));
     assert_eq!(question["resource"], value!({"group": "", "version": "v1", "resource": "configmaps"}));
