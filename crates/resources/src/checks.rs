@@ -127,17 +127,33 @@ pub fn labels(field: &Field, errors: &mut Errors) {
 
 /// A map of annotations: keys' shape, ignoring case, and the total size.
 pub fn annotations(field: &Field, errors: &mut Errors) {
-    const MAX: usize = 256 * 1024;
-    let mut size = 0;
-    for (key, value) in field.value.entries() {
+    for (key, _) in field.value.entries() {
         for why in names::qualified_name(&key.to_lowercase()) {
             errors.invalid(&field.with(&key.into()), why);
         }
-        size += key.len() + value.str().len();
     }
+    annotations_size(field, errors);
+}
+
+/// How much may be in a map of annotations.
+pub fn annotations_size(field: &Field, errors: &mut Errors) {
+    const MAX: usize = 256 * 1024;
+    let size: usize = field.value.entries().map(|(key, value)| key.len() + value.str().len()).sum();
     if size > MAX {
         errors.too_long(field, MAX);
     }
+}
+
+/// `acme.io/foo`: the key of a label that has a domain.
+pub fn domain_prefixed_key(field: &Field, errors: &mut Errors) {
+    if !required(field, errors) {
+        return;
+    }
+    let wrong = names::qualified_name(field.str());
+    if wrong.is_empty() && !field.str().contains('/') {
+        errors.invalid(field, "must be a domain-prefixed key (such as \"acme.io/foo\")");
+    }
+    wrong.into_iter().for_each(|why| errors.invalid(field, why));
 }
 
 /// A `metav1.LabelSelector`.

@@ -60,6 +60,11 @@ fn samples() -> Vec<Value> {
         "conditions": [{"type": "T"}], "data": {"a": 1}, "networkData": {"interfaceName": "e", "ips": ["10.0.0.1/8"]}});
     let conditions = value!([{"type": "Approved", "status": "True"}, {"type": "Denied"}]);
     vec![
+        value!({"kind": "PodCertificateRequest", "spec": {"signerName": "a.b/c", "podName": "p", "podUID": "u", "pkixPublicKey": "AA==",
+            "proofOfPossession": "AA==", "unverifiedUserAnnotations": {"a/b": "c"}}, "status": {"conditions": [{"type": "Issued", "status": "True"}],
+            "certificateChain": "a", "notBefore": "2026-01-01T00:00:00Z"}}),
+        value!({"kind": "ResourcePoolStatusRequest", "spec": {"driver": "d", "poolName": "p", "limit": 1}, "status": {"poolCount": 1,
+            "pools": [{"driver": "d", "poolName": "p", "totalDevices": 1}], "conditions": [{"type": "Complete", "status": "True"}]}}),
         value!({"kind": "DeviceClass", "spec": {"selectors": [{"cel": {"expression": "x"}}], "config": [{"opaque": {"driver": "d", "parameters": {"a": 1}}}]}}),
         value!({"kind": "ResourceClaim", "spec": (&claim), "status": {"allocation": {"devices": {"results": [(&device)], "config": [{"source": "FromClaim"}]},
             "nodeSelector": {"nodeSelectorTerms": [{}]}}, "reservedFor": [{"uid": "u"}], "devices": [device]}}),

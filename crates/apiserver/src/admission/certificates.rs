@@ -10,7 +10,7 @@ use crate::user::{MASTERS, User};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use canopus_api::{Result, Status};
+use canopus_api::{Errors, Field, Result, Status};
 use std::sync::{Arc, Weak};
 
 const GROUP: &str = "certificates.k8s.io";
@@ -142,6 +142,33 @@ impl Plugin for ClusterTrustBundleAttest {
     }
 }
 
+/// Who may issue or deny what a node asks for a pod. Upstream has it in the storage, as a matter of the field.
+pub struct PodCertificateSign(pub Weak<Server>);
+
+#[async_trait]
+impl Plugin for PodCertificateSign {
+    fn name(&self) -> &'static str {
+        "PodCertificateSign"
+    }
+
+    fn handles(&self, request: &Request) -> bool {
+        request.operation == Operation::Update && request.is(GROUP, "podcertificaterequests", "status")
+    }
+
+    async fn validate(&self, request: &Request<'_>) -> Result<()> {
+        let signer = request.old["spec"]["signerName"].str();
+        if request.object["status"] == request.old["status"]
+            || authorized(&self.0, request.user, "sign", signer).await?
+        {
+            return Ok(());
+        }
+        let (root, mut errors) = (Field::root(&request.object), Errors::new());
+        let why = format!("User {:?} is not permitted to \"sign\" for signer {signer:?}", request.user.name);
+        errors.forbidden(&root.at("spec").at("signerName"), why);
+        Err(Status::invalid(&request.resource.gvk(), request.object["metadata"]["name"].str(), errors))
+    }
+}
+
 /// In upstream's order.
 pub fn plugins(server: &Arc<Server>) -> [Box<dyn Plugin>; 4] {
     [
@@ -200,5 +227,31 @@ mod tests {
         let refused = server.update(&jane, &status, signed.clone(), &options).await.unwrap_err();
         assert!(refused.message.contains("user not permitted to sign requests"), "{refused}");
         server.update(&User::new(account, &[]), &status, signed, &options).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_signs_for_pods() {
+        let settings = crate::Settings {
+            runtime_config: crate::runtime_config::RuntimeConfig::parse(["api/beta=true"]).unwrap(),
+            features: canopus_api::gates::Gates::parse("PodCertificateRequest=true").unwrap(),
+            ..Default::default()
+        };
+        let server = crate::testing::server_with(settings).await;
+        let (admin, options) = (User::new("admin", &[MASTERS]), Default::default());
+        let target = Target::new(&Gvr::new(GROUP, "v1beta1", "podcertificaterequests"), "default", "r");
+        let request = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap();
+        let asked = value!({"metadata": {"name": "r"}, "spec": {"signerName": "a.b/c", "podName": "p", "podUID": "u", "nodeName": "n",
+            "nodeUID": "n", "serviceAccountName": "s", "serviceAccountUID": "s", "stubPKCS10Request": STANDARD.encode(request.der())}});
+        let made = server.create(&admin, &target, asked, &options).await.unwrap().object;
+        assert_eq!(made.value()["spec"]["maxExpirationSeconds"].int(), 86400);
+        let mut denied = (*made.value()).clone();
+        let condition =
+            value!({"type": "Denied", "status": "True", "reason": "No", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        denied.set_path(&["status", "conditions"], value!([condition]));
+        let status = target.subresource("status");
+        let refused = server.update(&User::new("jane", &[]), &status, denied.clone(), &options).await.unwrap_err();
+        let why = r#"spec.signerName: Forbidden: User "jane" is not permitted to "sign" for signer "a.b/c""#;
+        assert!(refused.code == 422 && refused.message.ends_with(why), "{refused}");
+        server.update(&admin, &status, denied, &options).await.unwrap();
     }
 }

@@ -65,6 +65,7 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
     plugins.push(Box::new(ValidatingWebhooks::new(server)?));
     plugins.push(Box::new(ResourceQuota::new(server)?));
     // Upstream has these in the storage of what they are about, behind all plugins.
+    plugins.push(Box::new(certificates::PodCertificateSign(Arc::downgrade(server))));
     plugins.push(Box::new(PolicyParams::new(server)));
     plugins.push(Box::new(RbacEscalation { rbac: rbac.clone(), server: Arc::downgrade(server) }));
     Ok(Chain::new(plugins))

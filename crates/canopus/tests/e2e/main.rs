@@ -7,6 +7,7 @@ mod cli;
 mod clients;
 mod elsewhere;
 mod kills;
+mod kube_rs;
 mod pods;
 mod reads;
 mod restarts;
@@ -31,6 +32,9 @@ const STORIES: &[Story] = &[
     ("helm", clients::helm),
     ("kubectl of other versions", clients::other_kubectls),
     ("the Python client", clients::python),
+    ("a controller written with kube-rs", kube_rs::operator),
+    ("kube-rs: watchers, a lock", kube_rs::watchers),
+    ("kube-rs: streams", kube_rs::streams),
     ("a crash loop backs off", pods::crash_loop),
     ("rollouts: status, history, undo, restart, pause, resume", workloads::rollouts),
     ("a rolling update keeps to its bounds", workloads::rolling_within_bounds),

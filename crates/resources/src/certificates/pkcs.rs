@@ -1,5 +1,6 @@
 //! What certificate requests and certificates are made of: PEM and DER.
 
+use super::keys;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -15,7 +16,7 @@ pub fn check_request(pem: &[u8]) -> Result<(), String> {
     if !rest.is_empty() {
         return Err("asn1: syntax error: trailing data".into());
     }
-    request.verify_signature().map_err(|error| format!("x509: {error}"))
+    keys::check_request(&request).map_err(|error| format!("x509: {error}"))
 }
 
 /// Why these are no PEM-encoded certificates. None at all is fine.

@@ -10,5 +10,6 @@ pub mod deviceclass;
 pub mod devicetaintrule;
 pub mod resourceclaim;
 pub mod resourceclaimtemplate;
+pub mod resourcepoolstatusrequest;
 pub mod resourceslice;
 pub mod v1beta1;
