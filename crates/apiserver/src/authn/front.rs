@@ -122,7 +122,9 @@ async fn find(
 
 /// The token of an `Authorization: Bearer …` header.
 fn bearer(headers: &HeaderMap) -> Option<String> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    // As in JSON, what is no text has a sign in its place: it is a token still, of nobody.
+    let text = String::from_utf8_lossy(headers.get(header::AUTHORIZATION)?.as_bytes());
+    let (scheme, token) = text.trim().split_once(' ')?;
     let token = token.split(' ').next().unwrap_or("");
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.into())
 }

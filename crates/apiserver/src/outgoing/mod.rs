@@ -23,8 +23,9 @@ use resolve::Services;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an answer may be long at most: conversions answer whole lists.
-pub const MAX_ANSWER: usize = 64 << 20;
+/// What an answer may be long at most: this much, and more to who is asked about much, for conversions answer whole lists.
+const MAX_ANSWER: usize = 8 << 20;
+const MAX_ANSWER_TO_MUCH: usize = 64 << 20;
 /// How often a call is tried that fails in passing, and the first pause.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -119,7 +120,8 @@ impl Outgoing {
             request.headers_mut().insert(crate::traces::TRACEPARENT, parent);
         }
         let about = describe(&request, to);
-        let exchange = self.pool.exchange(&self.services, to, request);
+        let most = request.body().len().saturating_mul(4).saturating_add(MAX_ANSWER).min(MAX_ANSWER_TO_MUCH);
+        let exchange = self.pool.exchange(&self.services, to, request, most);
         match tokio::time::timeout(patience, exchange).await {
             Err(_) => Err(Failure::Timeout(format!("{about}: context deadline exceeded"))),
             Ok(Err(why)) => Err(Failure::Transport(format!("{about}: {why}"))),

@@ -2,7 +2,7 @@
 
 use super::destination::{Destination, Place};
 use super::resolve::{Endpoint, Services};
-use super::{MAX_ANSWER, tls};
+use super::tls;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -75,12 +75,13 @@ impl Pool {
         Ok(known)
     }
 
-    /// One request and its whole answer.
+    /// One request and its whole answer, of `most` bytes at most.
     pub async fn exchange(
         &self,
         services: &Services,
         to: &Destination,
         mut request: Request<Bytes>,
+        most: usize,
     ) -> Result<Response<Bytes>, String> {
         let known = self.known(to)?;
         let host = HeaderValue::from_str(&to.authority()).map_err(|e| e.to_string())?;
@@ -93,7 +94,7 @@ impl Pool {
         // The other side may have closed a kept connection just now: then the next one is tried.
         while let Some(mut sender) = known.take() {
             match sender.try_send_request(request).await {
-                Ok(answer) => return read(answer, sender, &known).await,
+                Ok(answer) => return read(answer, sender, &known, most).await,
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(plain(error.error())),
@@ -110,7 +111,7 @@ impl Pool {
             }
         });
         let answer = sender.send_request(request).await.map_err(|e| plain(&e))?;
-        read(answer, sender, &known).await
+        read(answer, sender, &known, most).await
     }
 }
 
@@ -118,9 +119,10 @@ async fn read(
     answer: Response<hyper::body::Incoming>,
     mut sender: Sender,
     known: &Known,
+    most: usize,
 ) -> Result<Response<Bytes>, String> {
     let (parts, body) = answer.into_parts();
-    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    let body = Limited::new(body, most).collect().await;
     let body = body.map_err(|e| format!("failed to read the answer: {e}"))?.to_bytes();
     if sender.ready().await.is_ok() {
         known.keep(sender);

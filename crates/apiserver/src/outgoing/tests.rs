@@ -3,7 +3,8 @@
 use super::*;
 use crate::testing::{listen, server};
 use canopus_api::value;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 const SECOND: Duration = Duration::from_secs(10);
@@ -62,6 +63,63 @@ async fn who_does_not_answer_is_not_waited_for() {
     let late = server.outgoing.post(&to, &value!({}), Duration::from_millis(20)).await.unwrap_err();
     assert!(matches!(late, Failure::Timeout(_)));
     assert!(late.to_string().ends_with("/?timeout=1s\": context deadline exceeded"), "{late}");
+}
+
+/// Says `first`, and then `more` for as long as somebody listens; how many bytes it got rid of.
+async fn babbler(first: &'static str, more: &'static [u8]) -> (Destination, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let said = Arc::new(AtomicUsize::new(0));
+    let count = said.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = count.clone();
+            tokio::spawn(async move {
+                let more = more.repeat((32 << 10) / more.len().max(1));
+                let mut next = stream.write_all(first.as_bytes()).await;
+                while next.is_ok() && !more.is_empty() {
+                    next = stream.write_all(&more).await;
+                    count.fetch_add(more.len(), Ordering::Relaxed);
+                }
+                // One that has no more to say holds the line.
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    (Destination::url(&url, Trust::Anybody).unwrap(), said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_ends_is_cut_off_and_others_are_asked_meanwhile() {
+    let server = server().await;
+    let (port, ca, _) = listen(|_, _| (200, "{}".into())).await;
+    let calm = Destination::url(&format!("https://127.0.0.1:{port}/"), Trust::bundle(ca.as_bytes())).unwrap();
+    let patience = Duration::from_secs(3);
+    for (what, first, more) in [
+        ("a body without end", "HTTP/1.1 200 OK\r\n\r\n", &b" "[..]),
+        ("chunks without end", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        ("a length beyond all measure", "HTTP/1.1 200 OK\r\ncontent-length: 9000000000000000000\r\n\r\n", b" "),
+        ("a length that is none", "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", b" "),
+        ("two lengths", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 1\r\n\r\n{}", b" "),
+        ("headers without end", "HTTP/1.1 200 OK\r\n", b"a: b\r\n"),
+        ("a header without end", "HTTP/1.1 200 OK\r\na: ", b"b"),
+        ("no HTTP", "", b"\0\xff"),
+        ("not yet, for ever", "", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        ("nothing after the head", "HTTP/1.1 200 OK\r\n\r\n", b""),
+        ("a document of brackets", "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", b"["),
+    ] {
+        let (to, said) = babbler(first, more).await;
+        let question = value!({});
+        let asked = server.outgoing.post(&to, &question, patience);
+        let (answer, other) = tokio::join!(asked, server.outgoing.post(&calm, &question, SECOND));
+        assert!(answer.is_err() && other.is_ok(), "{what}: {answer:?} {other:?}");
+        let said = said.load(Ordering::Relaxed);
+        // What is in the buffers between the two counts as well. Early hints are looked at and forgotten.
+        assert!(
+            said < 2 * MAX_ANSWER + (16 << 20) || what.starts_with("not yet"),
+            "{what}: {said} bytes were listened to"
+        );
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod attach;
 mod auth;
+mod connection;
 mod exec;
 mod logs;
 mod portforward;
@@ -9,7 +10,6 @@ mod spdy;
 mod talk;
 mod upgrade;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,14 +18,12 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::connection::Patience;
 use crate::node::Node;
 use crate::observe;
 use crate::planner::{Instance, State};
@@ -68,20 +66,19 @@ pub(crate) async fn serve(
 async fn connection(context: Arc<Context>, acceptor: TlsAcceptor, stream: TcpStream) {
     let shutdown = context.shutdown.clone();
     let serving = async {
-        let stream = match acceptor.accept(stream).await {
-            Ok(stream) => stream,
-            Err(error) => return tracing::debug!(%error, "TLS handshake failed"),
+        let patience = Patience::default();
+        let stream = match tokio::time::timeout(patience.handshake, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => return tracing::debug!("a TLS handshake took too long"),
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let user = certificate.and_then(auth::certificate_user);
-        let service = service_fn(move |request| {
+        let answer = move |request| {
             let (context, user) = (context.clone(), user.clone());
-            async move { Ok::<_, Infallible>(admit(context, user, request).await) }
-        });
-        let builder = Builder::new(TokioExecutor::new());
-        if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
-            tracing::debug!(%error, "connection failed");
-        }
+            async move { admit(context, user, request).await }
+        };
+        connection::talk(stream, patience, answer).await;
     };
     tokio::select! {
         () = serving => {}

@@ -210,3 +210,55 @@ async fn others_take_over_when_their_keys_are_known() {
     assert_eq!(ask(&server, &issuers, &first).await, Ok("nobody".into()));
     assert!(ask(&server, &issuers, &second).await.is_ok_and(|user| user != "nobody"));
 }
+
+/// What an issuer may publish that is none, and what may be in place of its keys.
+#[tokio::test]
+async fn nonsense_for_documents_and_keys() {
+    let server = server().await;
+    let good = key(&rcgen::PKCS_ECDSA_P256_SHA256);
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let keys = |jwk: &str| format!("{{\"keys\": [{}]}}", vec![jwk; 20_000].join(","));
+    let jwk = json::to_string(&good.public().jwk());
+    let documents: Vec<String> = [
+        "",
+        "null",
+        "[]",
+        "\"\"",
+        "{\"keys\": 7}",
+        "{\"keys\": [null, 1, {}, [], \"x\"]}",
+        "{\"jwks_uri\": [1]}",
+        "\u{0}",
+        &deep,
+    ]
+    .map(String::from)
+    .into_iter()
+    .chain([
+        keys(&jwk),
+        keys(r#"{"kty":"RSA","n":"AQAB","e":""}"#),
+        keys(r#"{"kty":"EC","crv":"P-256","x":"","y":""}"#),
+    ])
+    .chain([format!("{{\"keys\": \"{}\"}}", "x".repeat(2 << 20))])
+    .collect();
+    for document in documents {
+        let shown: String = document.chars().take(60).collect();
+        for at_keys in [false, true] {
+            let said = document.clone();
+            let (port, ca, _) = listen(move |parts, _| {
+                let host = parts.headers["host"].to_str().unwrap_or("").to_string();
+                match parts.uri.path() {
+                    "/tenant/.well-known/openid-configuration" if at_keys => {
+                        let own = value!({"issuer": format!("https://{host}/tenant"), "jwks_uri": format!("https://{host}/keys")});
+                        (200, json::to_string(&own))
+                    }
+                    _ => (200, said.clone()),
+                }
+            })
+            .await;
+            let url = format!("https://localhost:{port}/tenant");
+            let provider = Provider { url, ca, keys: Arc::default(), asked: Arc::default() };
+            let issuers = provider.issuers("", PLAIN);
+            let token = key(&rcgen::PKCS_ECDSA_P256_SHA256).sign(&provider.claims(Value::object())).unwrap();
+            assert!(ask(&server, &issuers, &token).await.is_err(), "{shown}");
+        }
+    }
+}

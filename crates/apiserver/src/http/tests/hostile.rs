@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const JSON: &str = "application/json";
+/// What must not be taken for a request of its own.
+const SMUGGLED: &str = "DELETE /api/v1/namespaces/default/configmaps/a HTTP/1.1\r\nhost: t\r\n\r\n";
 
 /// Another connection to the same server, of one who may do everything.
 fn connect(server: &Arc<Server>) -> DuplexStream {
@@ -48,6 +50,7 @@ fn nested(open: &str, close: &str) -> String {
 async fn bodies_are_refused() {
     let mut admin = admin().await;
     let labels: String = (0..100_000).map(|i| format!("\"l{i}\":\"\",")).collect();
+    let million: String = (0..1_000_000).map(|i| format!("\"l{i}\":\"\",")).collect();
     let laughs: String = (1..40).map(|i| format!("a{i}: &a{i} [*a{},*a{}]\n", i - 1, i - 1)).collect();
     let copies: String =
         (0..60).map(|i| format!(",{{\"op\":\"copy\",\"from\":\"/data\",\"path\":\"/data/c{i}\"}}")).collect();
@@ -67,6 +70,21 @@ async fn bodies_are_refused() {
             JSON,
             format!("{{\"metadata\":{{\"name\":\"l\",\"labels\":{{{labels}\"z\":\"\"}}}}}}"),
             &[201, 413, 422],
+        ),
+        ("POST", MAPS, JSON, format!("{{\"metadata\":{{\"name\":\"m\",\"labels\":{{{million}\"z\":\"\"}}}}}}"), &[413]),
+        (
+            "PATCH",
+            &one,
+            "application/merge-patch+json",
+            format!("{{\"metadata\":{{\"labels\":{{{labels}\"z\":\"\"}}}}}}"),
+            &[200, 413, 422],
+        ),
+        (
+            "PATCH",
+            &one,
+            "application/apply-patch+yaml",
+            format!("{{\"metadata\":{{\"labels\":{{{labels}\"z\":\"\"}}}}}}"),
+            &[400, 409, 413, 422],
         ),
         ("POST", MAPS, JSON, format!("{{\"metadata\":{{\"name\":\"n\"}},\"x\":{}}}", "9".repeat(1 << 20)), &[400, 422]),
         ("PATCH", &one, "application/json-patch+json", patch(&copies), &[400, 413, 422]),
@@ -137,6 +155,14 @@ async fn heads_are_bounded() {
         ),
         format!("POST {MAPS} HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!"),
         "\0".repeat(100_000),
+        format!("POST {MAPS} HTTP/1.1\r\nhost: t\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n{SMUGGLED}"),
+        format!("POST {MAPS} HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n{SMUGGLED}"),
+        format!("POST {MAPS} HTTP/1.1\r\nhost: t\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n{SMUGGLED}"),
+        format!("POST {MAPS} HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff1\r\n{SMUGGLED}"),
+        format!("POST {MAPS} HTTP/1.1\r\nhost: t\r\ncontent-length: +5\r\n\r\nhello{SMUGGLED}"),
+        format!("POST {MAPS} HTTP/1.1\r\nhost: t\r\ncontent-length: 5, 5\r\n\r\nhello"),
+        format!("GET {MAPS} HTTP/1.1\r\nhost: t\r\n x: folded\r\n\r\n{SMUGGLED}"),
+        format!("GET {MAPS} HTTP/1.1\r\nhost: t\r\nx: a\rb\r\n\r\n"),
     ];
     for head in cases {
         let mut raw = connect(&server);
@@ -152,10 +178,118 @@ async fn heads_are_bounded() {
         let read = answers.read_to_end(&mut answer);
         let ended = tokio::time::timeout(Duration::from_secs(60), read).await;
         assert!(ended.is_ok(), "{shown}: neither an answer nor the end");
-        let line = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.matches("HTTP/1.1 ").count() <= 1 || !answer.contains("/livez"), "{shown}: {answer}");
+        let line = answer.lines().next().unwrap_or_default().to_owned();
         assert!(line.is_empty() || line.starts_with("HTTP/1.1 4") || line.starts_with("HTTP/1.1 2"), "{shown}: {line}");
         raw = answers.unsplit(sent.await.unwrap());
         drop(raw);
+        calm(&mut admin).await;
+        assert_eq!(admin.get(&format!("{MAPS}/a")).await.code, StatusCode::OK, "{shown}");
+    }
+}
+
+/// Paths that mean to lead elsewhere than they say, for one who may read configmaps of one namespace only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tricks_of_paths_lead_nowhere() {
+    let mut admin = admin().await;
+    let secret = r#"{"metadata":{"name":"s"},"data":{"k":"aHVudGVyMg=="}}"#;
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    assert_eq!(admin.send("POST", secrets, &[("content-type", JSON)], secret).await.code, StatusCode::CREATED);
+    let role = r#"{"metadata":{"name":"r"},"rules":[{"apiGroups":[""],"resources":["configmaps"],"verbs":["*"]}]}"#;
+    let binding = r#"{"metadata":{"name":"r"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"r"},"subjects":[{"kind":"User","name":"mallory","apiGroup":"rbac.authorization.k8s.io"}]}"#;
+    let group = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    for (plural, body) in [("roles", role), ("rolebindings", binding)] {
+        let made = admin.send("POST", &format!("{group}/{plural}"), &[("content-type", JSON)], body).await;
+        assert_eq!(made.code, StatusCode::CREATED);
+    }
+    let may = async |path: &str| Client::of(admin.server.clone(), "mallory", "people").await.get(path).await;
+    while may(MAPS).await.code != StatusCode::OK {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let own = "/api/v1/namespaces/default/configmaps";
+    for trick in [
+        "/../../kube-system/secrets/s",
+        "/..%2f..%2fkube-system%2fsecrets%2fs",
+        "/%2e%2e/%2e%2e/kube-system/secrets/s",
+        "/%252e%252e/%252e%252e/kube-system/secrets/s",
+        "/..;/..;/kube-system/secrets/s",
+        "/a/../../../kube-system/secrets",
+        "/a%00/../s",
+        "//../secrets",
+        "/a?namespace=kube-system&resource=secrets",
+        "/a%3f/../../../kube-system/secrets/s",
+    ] {
+        let answer = may(&format!("{own}{trick}")).await;
+        let body = String::from_utf8_lossy(&answer.body);
+        assert!(!body.contains("aHVudGVyMg"), "{trick}: {} {body}", answer.code);
+        assert!(answer.code.is_client_error() || trick.contains('?'), "{trick}: {}", answer.code);
+    }
+    for path in [
+        "//api//v1//namespaces//kube-system//secrets",
+        "/api/v1/namespaces/kube-system/secrets/",
+        "/API/v1/secrets",
+        "/api/v1/watch/namespaces/kube-system/secrets",
+    ] {
+        assert!(may(path).await.code.is_client_error(), "{path}");
+    }
+    calm(&mut admin).await;
+}
+
+/// Tokens that were signed by nobody, are of another time, or mean to cost the server much.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_tokens_let_nobody_in() {
+    let mut admin = admin().await;
+    let made = admin
+        .send(
+            "POST",
+            "/api/v1/namespaces/default/serviceaccounts",
+            &[("content-type", JSON)],
+            r#"{"metadata":{"name":"x"}}"#,
+        )
+        .await;
+    assert!(made.code == StatusCode::CREATED || made.code == StatusCode::CONFLICT, "{}", made.code);
+    let asked = r#"{"spec":{"expirationSeconds":600}}"#;
+    let issued = admin
+        .send("POST", "/api/v1/namespaces/default/serviceaccounts/x/token", &[("content-type", JSON)], asked)
+        .await;
+    let issued = issued.json();
+    let good = issued["status"]["token"].str();
+    let parts: Vec<&str> = good.split('.').collect();
+    let [header, claims, signature] = parts[..] else { panic!("a token: {issued:?}") };
+    let other = "eyJhbGciOiJub25lIn0";
+    let forged = [
+        format!("{other}.{claims}."),
+        format!("{other}.{claims}.{signature}"),
+        format!("{header}.{}.{signature}", claims.replace('A', "B")),
+        format!("{header}.{claims}.{}", signature.chars().rev().collect::<String>()),
+        format!("{header}.{claims}"),
+        format!("{header}.{claims}.{signature}.{signature}"),
+        format!("{header}.{}.{signature}", "A".repeat(500_000)),
+        ".".repeat(100_000),
+        "..".into(),
+        "\u{e9}".into(),
+    ];
+    let who = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let server = admin.server.clone();
+    let nobody = async |token: &str| {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let server = server.clone();
+        let peer = Peer { certificates: Vec::new(), address: None };
+        tokio::spawn(
+            async move { talk(server, Arc::new(peer), far, CancellationToken::new(), Patience::default()).await },
+        );
+        let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+        tokio::spawn(connection);
+        let body = http_body_util::Full::new(Bytes::from("{}"));
+        let request = Request::post(who).header("host", "t").header("content-type", JSON);
+        let request = request.header("authorization", format!("Bearer {token}")).body(body).unwrap();
+        requests.send_request(request).await.map(|answer| answer.status().as_u16())
+    };
+    assert_eq!(nobody(good).await.unwrap(), 201);
+    for token in forged {
+        let code = nobody(&token).await.unwrap();
+        assert!(matches!(code, 401 | 431), "{}: {code}", &token[..token.len().min(80)]);
         calm(&mut admin).await;
     }
 }
