@@ -4,7 +4,9 @@ import sys
 
 from kubernetes import client, config, dynamic, utils, watch
 from kubernetes.client.rest import ApiException
-from kubernetes.stream import stream
+from kubernetes.leaderelection import electionconfig, leaderelection
+from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+from kubernetes.stream import portforward, stream
 
 namespace, image = sys.argv[1:]
 config.load_kube_config()
@@ -45,7 +47,7 @@ def config_maps():
 
 def workloads():
     container = client.V1Container(
-        name="main", image=image, command=["sh", "-c", "echo started; trap exit TERM; sleep 1000 & wait"]
+        name="main", image=image, command=["sh", "-c", "httpd -p 8080; echo started; trap exit TERM; sleep 1000 & wait"]
     )
     template = client.V1PodTemplateSpec(
         metadata=client.V1ObjectMeta(labels={"app": "py"}),
@@ -65,6 +67,13 @@ def workloads():
         core.connect_get_namespaced_pod_exec, pod, namespace, command=["echo", "from inside"], stdout=True, stderr=True
     )
     assert said == "from inside\n", said
+    forwarded = portforward(core.connect_get_namespaced_pod_portforward, pod, namespace, ports="8080")
+    socket, answer = forwarded.socket(8080), b""
+    socket.setblocking(True)
+    socket.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    while part := socket.recv(4096):
+        answer += part
+    assert b"404 Not Found" in answer and forwarded.error(8080) is None, (answer, forwarded.error(8080))
     scale = apps.patch_namespaced_deployment_scale("py", namespace, {"spec": {"replicas": 0}})
     # Upstream leaves out a zero.
     assert not scale.spec.replicas, scale
@@ -109,6 +118,25 @@ def custom_resources():
     extensions.delete_custom_resource_definition(f"things.{group}")
 
 
-for workflow in [config_maps, dynamically, workloads, custom_resources]:
+def leader_election():
+    led = []
+
+    def candidate(name):
+        def lead():
+            led.append(name)
+            raise RuntimeError("who leads gives up")
+
+        stopped = lambda: led.append(f"not {name}")
+        times = dict(lease_duration=3, renew_deadline=2, retry_period=1)
+        lock = LeaseLock("leader", namespace, name)
+        settings = electionconfig.Config(lock, onstarted_leading=lead, onstopped_leading=stopped, **times)
+        leaderelection.LeaderElection(settings).run()
+
+    for name in ["ann", "bob"]:
+        candidate(name)
+    assert led == ["ann", "not ann", "bob", "not bob"], led
+
+
+for workflow in [config_maps, dynamically, workloads, custom_resources, leader_election]:
     workflow()
     print(workflow.__name__, "done")

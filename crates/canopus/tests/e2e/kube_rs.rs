@@ -237,7 +237,9 @@ pub fn operator(c: &Cluster) {
         stalls.delete("figs", &DeleteParams::foreground()).await.expect("deleted");
         await_condition(stalls.clone(), "figs", conditions::is_deleted(&uid)).await.expect("gone");
         signs.get("swept-figs").await.expect("it was swept first");
-        assert!(deployments.get_opt("figs").await.expect("an answer").is_none(), "what belonged to it went before it");
+        await_condition(deployments, "figs", |now: Option<&Deployment>| now.is_none())
+            .await
+            .expect("what it owned goes");
         let events = Api::<RecordedEvent>::namespaced(client.clone(), &s.name);
         let events = events.list(&ListParams::default().fields("regarding.kind=Stall")).await.expect("events");
         let kept = events.iter().find(|e| e.reason.as_deref() == Some("Kept")).expect("it said what it did");

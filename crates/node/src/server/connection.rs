@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -85,11 +85,16 @@ pub(super) async fn talk<A, F>(
     let service = service_fn(|request| {
         let (open, answer) = (Open::new(&activity), answer(request));
         async move {
+            let response = answer.await;
             let keep = move |frame| {
                 let _open = &open;
                 frame
             };
-            Ok::<_, Infallible>(answer.await.map(|body| body.map_frame(keep).boxed_unsync()))
+            // What has a length goes out at once; anything else may go on for as long as the client wishes.
+            Ok::<_, Infallible>(match response.body().size_hint().exact() {
+                Some(_) => response,
+                None => response.map(|body| body.map_frame(keep).boxed_unsync()),
+            })
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());

@@ -17,7 +17,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::spdy::{self, Frame, Reader, Writer, pong};
@@ -34,6 +34,8 @@ const CHUNK: usize = 32 << 10;
 const DIAL: Duration = Duration::from_secs(10);
 /// How many connections a session may have open.
 const MAX_CONNECTIONS: usize = 1024;
+/// How much a session may have said that its ports have not heard yet.
+const MAX_WAITING: usize = 4 << 20;
 /// Two channels for each have numbers below 255.
 const MAX_PORTS: usize = 127;
 
@@ -141,6 +143,7 @@ async fn on_channels(pod: Pod, ports: &[u16], socket: Socket) {
         connections.spawn(forward(pod.clone(), *port, (channel, channel + 1), from_client, back));
     }
     drop(frames);
+    let there = There::new();
     let listen = async {
         while let Some(Ok(message)) = stream.next().await {
             let bytes = match message {
@@ -152,8 +155,7 @@ async fn on_channels(pod: Pod, ports: &[u16], socket: Socket) {
             if channel % 2 == 0
                 && let Some(input) = inputs.get(channel / 2)
             {
-                // Its connection may have ended.
-                let _ = input.send(bytes.slice(1..)).await;
+                there.send(input, bytes.slice(1..)).await;
             }
         }
     };
@@ -193,6 +195,31 @@ impl Back {
     }
 }
 
+/// What a client says to a port, with what it takes of the session's share.
+struct Part {
+    bytes: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+/// The way to the ports.
+struct There {
+    share: Arc<Semaphore>,
+}
+
+impl There {
+    fn new() -> There {
+        There { share: Arc::new(Semaphore::new(MAX_WAITING)) }
+    }
+
+    /// Waits until there is room for it.
+    async fn send(&self, input: &mpsc::Sender<Part>, bytes: Bytes) {
+        let size = u32::try_from(bytes.len().clamp(1, MAX_WAITING)).unwrap_or(1);
+        let Ok(share) = self.share.clone().acquire_many_owned(size).await else { return };
+        // Nobody may read it any more: its own end is on the way.
+        let _ = input.send(Part { bytes, _share: share }).await;
+    }
+}
+
 /// The streams of one connection, as far as they are there.
 #[derive(Default)]
 struct Pair {
@@ -228,7 +255,8 @@ async fn converse<R: AsyncRead + Unpin>(
 ) -> io::Result<()> {
     let mut replies = Writer::new();
     let mut pairs: HashMap<String, Pair> = HashMap::new();
-    let mut inputs: HashMap<u32, mpsc::Sender<Bytes>> = HashMap::new();
+    let mut inputs: HashMap<u32, mpsc::Sender<Part>> = HashMap::new();
+    let there = There::new();
     // Dropped, and with it the connections, when the client is gone.
     let mut connections = tokio::task::JoinSet::new();
     let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
@@ -266,8 +294,7 @@ async fn converse<R: AsyncRead + Unpin>(
                 if let Some(input) = inputs.get(&stream)
                     && !bytes.is_empty()
                 {
-                    // Nobody reads it any more: its own end is on the way.
-                    let _ = input.send(bytes).await;
+                    there.send(input, bytes).await;
                 }
                 if last {
                     inputs.remove(&stream);
@@ -282,7 +309,7 @@ async fn converse<R: AsyncRead + Unpin>(
 }
 
 /// One connection to a port, from its beginning to its end.
-async fn forward(pod: Pod, port: u16, (stream, error): (u32, u32), from_client: mpsc::Receiver<Bytes>, back: Back) {
+async fn forward(pod: Pod, port: u16, (stream, error): (u32, u32), from_client: mpsc::Receiver<Part>, back: Back) {
     let failed = match dial(&pod, port).await {
         Ok(connection) => copy(connection, stream, from_client, &back).await.err(),
         Err(error) => Some(error),
@@ -316,7 +343,7 @@ async fn dial(pod: &Pod, port: u16) -> io::Result<TcpStream> {
 async fn copy(
     connection: TcpStream,
     stream: u32,
-    mut from_client: mpsc::Receiver<Bytes>,
+    mut from_client: mpsc::Receiver<Part>,
     back: &Back,
 ) -> io::Result<()> {
     let (mut reader, mut writer) = connection.into_split();
@@ -331,8 +358,8 @@ async fn copy(
         }
     };
     let there = async {
-        while let Some(bytes) = from_client.recv().await {
-            writer.write_all(&bytes).await?;
+        while let Some(part) = from_client.recv().await {
+            writer.write_all(&part.bytes).await?;
         }
         writer.shutdown().await
     };
@@ -410,5 +437,63 @@ mod tests {
         assert_eq!(ask(port).await, ("ping pong".into(), String::new()));
         let (said, error) = ask(port).await;
         assert!(said.is_empty() && error.starts_with(&format!("error forwarding port {port} to pod p_n: ")), "{error}");
+    }
+
+    /// What a session does with a client that says this, and then `more` for ever: how much of it was taken.
+    async fn flood(first: Vec<u8>, more: Vec<u8>) -> usize {
+        let (mut client, far) = tokio::io::duplex(4096);
+        let pod = Pod { name: "p_n".into(), netns: None };
+        let session = tokio::spawn(run(pod, far));
+        if client.write_all(&first).await.is_err() {
+            return 0;
+        }
+        let mut taken = 0;
+        while taken < 64 << 20 {
+            // Ends when the session does, or when it takes no more.
+            match tokio::time::timeout(Duration::from_millis(500), client.write_all(&more)).await {
+                Ok(Ok(())) if !session.is_finished() => taken += more.len(),
+                _ => break,
+            }
+        }
+        session.abort();
+        taken
+    }
+
+    #[tokio::test]
+    async fn floods_are_not_taken_in_and_others_are_served() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        // Takes up connections, and reads nothing but what is meant for it.
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut said = [0; 4];
+                match tokio::time::timeout(Duration::from_millis(200), stream.peek(&mut said)).await {
+                    Ok(Ok(_)) if &said == b"ping" => drop(stream.write_all(b"pong").await),
+                    _ => kept.push(stream),
+                }
+            }
+        });
+        let number = port.to_string();
+        let open = |stream: u32, kind: &str, id: &str, first: bool| {
+            spdy::open(stream, &[("streamtype", kind), ("port", &number), ("requestid", id)], first)
+        };
+        let pair = |n: u32, first: bool| {
+            let id = n.to_string();
+            [open(4 * n + 1, "error", &id, first), open(4 * n + 3, "data", &id, false)].concat()
+        };
+        // Far more than the buffers between the two hold.
+        let said = spdy::data(3, &vec![b'x'; 1 << 20], false);
+        let taken = flood(pair(0, true), said).await;
+        assert!((MAX_WAITING..40 << 20).contains(&taken), "{taken}");
+        assert_eq!(ask(port).await.0, "pong");
+        // Streams that never become pairs.
+        let halves: Vec<u8> = (1..5000).flat_map(|n| open(2 * n + 1, "error", &n.to_string(), false)).collect();
+        assert!(flood(pair(0, true), halves).await < 64 << 20);
+        assert_eq!(ask(port).await.0, "pong");
+        // Nobody hears the answers to all this.
+        let pings: Vec<u8> = (0..4096).flat_map(spdy::pong).collect();
+        assert!(flood(Vec::new(), pings).await < 8 << 20);
+        assert_eq!(ask(port).await.0, "pong");
     }
 }

@@ -314,6 +314,24 @@ mod tests {
         }
     }
 
+    /// Headers of zeroes without end, in a few bytes.
+    #[tokio::test]
+    async fn bombs_are_not_unpacked() {
+        let packed = miniz_oxide::deflate::compress_to_vec(&vec![0; 100 << 20], 9);
+        assert!(packed.len() < 200 << 10);
+        let mut frame = control(1, 10 + 6 + packed.len());
+        frame.extend_from_slice(&[0; 10]);
+        frame.extend_from_slice(&[0x78, 0xbb]);
+        frame.extend_from_slice(&adler(&dictionary()).to_be_bytes());
+        frame.extend_from_slice(&packed);
+        let error = Reader::new(&frame[..]).next().await.expect_err("it is refused");
+        assert_eq!(error.to_string(), "headers are too long");
+        // As many headers as a number can say, and none of them.
+        let mut block = vec![0xff; 4];
+        block.extend([0; 60_000]);
+        assert!(pairs(&block).is_err());
+    }
+
     #[test]
     fn what_zlib_packs_is_unpacked() {
         // Both streams of a connection as zlib packs them at its best, flushed behind each.

@@ -33,6 +33,8 @@ const CLOSE: u8 = 255;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long it gets to open its streams, as upstream.
 const OPENING: Duration = Duration::from_secs(30);
+/// Passed on at once of what a client says.
+const PART: usize = 64 << 10;
 /// A terminal's size takes less.
 const MAX_SIZE: usize = 1024;
 const OLDEST: &str = "channel.k8s.io";
@@ -139,7 +141,10 @@ async fn listen(mut stream: SplitStream<Socket>, hear: mpsc::Sender<Said>) {
             _ => continue,
         };
         let said = match bytes.first().copied() {
-            Some(STDIN) => Said::Input(bytes.slice(1..)),
+            Some(STDIN) => {
+                hear_input(&hear, &bytes.slice(1..)).await;
+                continue;
+            }
             Some(CLOSE) if bytes.get(1) == Some(&STDIN) => Said::NoMoreInput,
             Some(RESIZE) => match size(&bytes[1..]) {
                 Some(size) => size,
@@ -149,6 +154,13 @@ async fn listen(mut stream: SplitStream<Socket>, hear: mpsc::Sender<Said>) {
         };
         // When nobody listens any more, the client is still to be heard saying goodbye.
         let _ = hear.send(said).await;
+    }
+}
+
+/// Input in parts, so that what waits to be read is of a few messages at most, however long they are.
+async fn hear_input(hear: &mpsc::Sender<Said>, bytes: &Bytes) {
+    for at in (0..bytes.len()).step_by(PART) {
+        let _ = hear.send(Said::Input(bytes.slice(at..bytes.len().min(at + PART)))).await;
     }
 }
 
@@ -288,9 +300,7 @@ async fn listen_to_frames(
     while let Ok(Some(frame)) = reader.next().await {
         match frame {
             Frame::Data { stream, bytes, last } if is(STDIN, stream) => {
-                if !bytes.is_empty() {
-                    let _ = hear.send(Said::Input(bytes)).await;
-                }
+                hear_input(&hear, &bytes).await;
                 if last {
                     let _ = hear.send(Said::NoMoreInput).await;
                 }

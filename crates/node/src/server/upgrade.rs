@@ -10,12 +10,15 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::{Body, Context, full};
 
 const SPDY: &str = "SPDY/3.1";
 const PROTOCOL_VERSION: &str = "X-Stream-Protocol-Version";
+
+/// No message is longer (that of Go's WebSockets): clients put a whole archive into one.
+const MAX_MESSAGE: usize = 32 << 20;
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -77,7 +80,10 @@ impl Upgrade {
                 };
                 let transport = match key {
                     Some(_) => {
-                        Transport::WebSocket(Box::new(WebSocketStream::from_raw_socket(io, Role::Server, None).await))
+                        let limits = WebSocketConfig::default();
+                        let limits = limits.max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+                        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await;
+                        Transport::WebSocket(Box::new(socket))
                     }
                     None => Transport::Spdy(io),
                 };
