@@ -58,7 +58,7 @@ impl Resource for PodCertificateRequest {
             checks::check(&named.with(&named.str().into()), names::dns1123_subdomain, errors);
             match uid.str().len() {
                 0 => errors.invalid(&uid.with(&"".into()), "must not be empty"),
-                ..=MAX_UID => {}
+                1..=MAX_UID => {}
                 _ => errors.too_long(&uid, MAX_UID),
             }
         }
