@@ -1,4 +1,4 @@
-//! `api-write`: durable creates, updates and gets of pods of about 3 KB through HTTPS, by 1, 16 and 64 clients, each
+//! `api-write`: durable creates, updates and gets of pods of about 3 KB through HTTPS, by 1, 16, 64 and 256 clients, each
 //! waiting for an answer before it sends the next request. Server and load generator share the machine.
 
 use anyhow::Result;
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
         let (server, time) = (bench.pid()?, seconds(4));
         let pod = PendingPod::new()?;
         let mut api = bench.connect().await?;
-        for clients in [1_usize, 16, 64] {
+        for clients in [1_usize, 16, 64, 256] {
             let namespace = format!("clients-{clients}");
             bench.namespace(&mut api, &namespace).await?;
             let pods = format!("/api/v1/namespaces/{namespace}/pods");

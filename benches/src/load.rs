@@ -1,8 +1,11 @@
 //! Clients that each send one request after the other, for a while.
 
-use crate::{Report, Samples, progress, usage};
+use crate::{Connection, Report, Samples, progress, usage};
 use anyhow::Result;
-use std::cell::RefCell;
+use bytes::Bytes;
+use http::Method;
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Until when a client goes on, and how long each of its requests took.
@@ -53,6 +56,25 @@ impl Load {
             generator: usage::own_cpu()? - own_before,
             samples: turns.took.take().into_iter().collect(),
         })
+    }
+
+    /// Creates objects at `path`, a client on each connection: `body` makes the one of each number.
+    pub async fn fill(
+        connections: &[Connection],
+        path: &str,
+        numbers: Range<usize>,
+        body: impl Fn(usize) -> Bytes,
+    ) -> Result<()> {
+        let (next, body) = (&Cell::new(numbers.start), &body);
+        let clients = connections.iter().map(|connection| async move {
+            let mut api = connection.clone();
+            while next.get() < numbers.end {
+                api.call(Method::POST, path, body(next.replace(next.get() + 1))).await?;
+            }
+            anyhow::Ok(())
+        });
+        futures::future::try_join_all(clients).await?;
+        Ok(())
     }
 
     pub fn per_second(&self) -> f64 {
