@@ -236,7 +236,8 @@ impl Generator<'_> {
         }
     }
 
-    fn field(&self, of_type: &str, name: &str, schema: &Value, required: bool) -> String {
+    /// `pointer`: Go holds it by pointer.
+    fn field(&self, of_type: &str, name: &str, schema: &Value, required: bool, pointer: bool) -> String {
         let none = Vec::new();
         let words = self.facts.get(&(of_type.to_string(), name.to_string())).unwrap_or(&none);
         let word = |prefix: &str| words.iter().find_map(|w| w.strip_prefix(prefix));
@@ -249,10 +250,20 @@ impl Generator<'_> {
         } else {
             "ListKind::Atomic".into()
         };
+        let said = |word: &str| words.iter().any(|w| w == word);
+        let required = required && !said("optional");
+        let empty = match (said("always"), said("omitempty"), said("pointer")) {
+            (true, _, _) => "Written",
+            (_, true, _) => "Omitted",
+            (_, _, true) => "Kept",
+            _ if required => "Written",
+            _ if pointer => "Kept",
+            _ => "Omitted",
+        };
         let strategy = word("patch=").unwrap_or("");
         let has = |s: &str| strategy.split(',').any(|x| x == s);
         format!(
-            "Field {{ name: {name:?}, ty: {}, required: {required}, list: {list}, listed: {}, map_atomic: {}, patch: PatchStrategy {{ merge_key: {:?}, merge: {}, replace: {}, retain_keys: {} }}, default: {:?} }}",
+            "Field {{ name: {name:?}, ty: {}, required: {required}, empty: Empty::{empty}, list: {list}, listed: {}, map_atomic: {}, patch: PatchStrategy {{ merge_key: {:?}, merge: {}, replace: {}, retain_keys: {} }}, default: {:?} }}",
             self.field_type(schema),
             list_is_said(words),
             atomic && is_map,
@@ -275,6 +286,12 @@ fn messages() -> BTreeMap<String, Vec<String>> {
             (format!("io.k8s.{}", words.next().unwrap_or_default()), words.collect())
         })
         .collect()
+}
+
+/// Whether the field is a pointer in Go, as far as `tables/protobuf.txt` knows.
+fn by_pointer(name: &str, field: &str, messages: &BTreeMap<String, Vec<String>>) -> bool {
+    let words = messages.get(name).into_iter().flatten();
+    words.filter_map(|word| word.split_once('=')).any(|(f, number)| f == field && number.starts_with('*'))
 }
 
 /// The wire fields of message `name`, as parts of a type with the fields `of` (sorted).
@@ -329,7 +346,9 @@ fn main() {
         let names: Vec<&String> = properties.iter().map(|(name, _)| *name).collect();
         let wire = wire(name, &names, &messages);
         for (field, schema) in properties {
-            let _ = write!(fields, "{}, ", generator.field(name, field, schema, required.contains(&field.as_str())));
+            let pointer = by_pointer(name, field, &messages);
+            let required = required.contains(&field.as_str());
+            let _ = write!(fields, "{}, ", generator.field(name, field, schema, required, pointer));
             let _ = write!(descriptions, "{}\0", text(schema));
         }
         let none = Vec::new();

@@ -91,6 +91,7 @@ pub struct Field {
     pub name: &'static str,
     pub ty: FieldType,
     pub required: bool,
+    pub empty: Empty,
     /// How server-side apply sees a list; atomic where upstream says nothing.
     pub list: ListKind,
     /// Whether upstream says what kind of list it is.
@@ -100,6 +101,17 @@ pub struct Field {
     pub patch: PatchStrategy,
     /// JSON.
     pub default: Option<&'static str>,
+}
+
+/// What becomes of an empty value when Go writes the object (`omitempty`, and whether it is behind a pointer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Empty {
+    /// Always there: a zero, or null, where nothing was said.
+    Written,
+    /// Left out, even when it was said.
+    Omitted,
+    /// There when it was said.
+    Kept,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

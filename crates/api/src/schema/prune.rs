@@ -4,14 +4,14 @@ use super::place::find_field;
 use crate::quantity::Quantity;
 use crate::time::Time;
 use crate::value::Value;
-use canopus_schema::{FieldType, Shape, Type};
+use canopus_schema::{Empty, FieldType, Shape, Type};
 use std::fmt::Write;
 
 /// More unknown fields than this are dropped without being reported.
 const MAX_REPORTED: usize = 100;
 
-/// Drops unknown fields and nulls, drops empty lists and maps of optional fields, writes quantities and times in
-/// their canonical form. Returns the paths of unknown fields (`spec.containers[0].foo`), at most 100.
+/// Drops unknown fields and nulls, drops what is empty where Go leaves that out, writes quantities and times in their
+/// canonical form. Returns the paths of unknown fields (`spec.containers[0].foo`), at most 100.
 ///
 /// `value` must have passed `check`. Names are case-sensitive.
 pub fn prune(ty: &'static Type, value: &mut Value) -> Vec<String> {
@@ -58,7 +58,7 @@ fn object(ty: &'static Type, value: &mut Value, path: &Path<'_>, unknown: &mut V
         Some(_) if value.is_null() => false,
         Some(field) => {
             place(&field.ty, value, &Path::Name(path, name), unknown);
-            field.required || !empty_container(&field.ty, value) || is_managed_fields(name, path)
+            field.empty != Empty::Omitted || !is_empty(&field.ty, value) || is_managed_fields(name, path)
         }
     });
 }
@@ -110,10 +110,14 @@ fn shape(ty: &'static Type, value: &mut Value, path: &Path<'_>, unknown: &mut Ve
     }
 }
 
-/// Go's `omitempty` leaves out empty slices and maps. Whether an empty string or a zero was behind a pointer, which
-/// is kept, the tables do not say: those stay.
-fn empty_container(ty: &FieldType, value: &Value) -> bool {
-    matches!(ty, FieldType::Array(_) | FieldType::Map(_)) && value.is_empty()
+/// What Go's `omitempty` leaves out.
+fn is_empty(ty: &FieldType, value: &Value) -> bool {
+    match ty {
+        FieldType::Array(_) | FieldType::Map(_) | FieldType::String | FieldType::Bytes => value.is_empty(),
+        FieldType::Bool => *value == Value::Bool(false),
+        FieldType::Int32 | FieldType::Int64 => *value == Value::Int(0),
+        FieldType::Double | FieldType::Ref(_) | FieldType::Any => false,
+    }
 }
 
 fn canonical_quantity(value: &mut Value) {
@@ -164,8 +168,7 @@ mod tests {
         assert_eq!(
             v,
             value!({"metadata": {"annotations": {"a": ""}},
-                "spec": {"paused": false,
-                    "template": {"spec": {"containers": [], "volumes": [{"name": "v", "emptyDir": {}}, {}]}}},
+                "spec": {"template": {"spec": {"containers": [], "volumes": [{"name": "v", "emptyDir": {}}, {}]}}},
                 "status": {"conditions": [{"type": "A", "status": "", "lastUpdateTime": "2024-01-02T02:04:05Z"}]}})
         );
         let mut v =

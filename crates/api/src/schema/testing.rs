@@ -1,6 +1,6 @@
 //! Tables for tests: a small Deployment, built as those of custom resources are.
 
-use canopus_schema::{Field, FieldType, ListKind, PatchStrategy, Shape, Type, TypeId};
+use canopus_schema::{Empty, Field, FieldType, ListKind, PatchStrategy, Shape, Type, TypeId};
 use std::sync::LazyLock;
 
 pub(crate) fn deployment() -> &'static Type {
@@ -27,7 +27,7 @@ fn ty(name: &'static str, shape: Shape, atomic: bool, mut fields: Vec<Field>) ->
 
 fn field(name: &'static str, ty: FieldType) -> Field {
     let patch = PatchStrategy { merge_key: None, merge: false, replace: false, retain_keys: false };
-    Field { name, ty, required: false, list: ListKind::Atomic, listed: true, map_atomic: false, patch, default: None }
+    Field { name, ty, required: false, empty: Empty::Omitted, list: ListKind::Atomic, listed: true, map_atomic: false, patch, default: None }
 }
 
 fn array(of: FieldType) -> FieldType {
@@ -50,7 +50,7 @@ fn set(name: &'static str) -> Field {
 }
 
 fn required(field: Field) -> Field {
-    Field { required: true, ..field }
+    Field { required: true, empty: Empty::Written, ..field }
 }
 
 fn embedded(name: &'static str, ty: FieldType) -> Field {

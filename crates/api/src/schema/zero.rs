@@ -2,7 +2,7 @@
 
 use super::place::{Schema, each_inner};
 use crate::value::{Map, Value};
-use canopus_schema::{Field, FieldType, Shape, Type};
+use canopus_schema::{Empty, Field, FieldType, Shape, Type};
 
 /// What an empty Go struct of type `ty` encodes to: structs held by value are there, and fields without `omitempty`.
 /// Custom resources have nothing of their own.
@@ -23,11 +23,8 @@ fn zero_of(ty: &'static Type) -> Value {
 fn zero_field(field: &'static Field) -> Option<Value> {
     match field.ty {
         FieldType::Ref(id) if id.get().shape == Shape::Object && is_embedded(field) => Some(zero_of(id.get())),
-        _ if !field.required => None,
-        FieldType::String => Some("".into()),
-        FieldType::Int32 | FieldType::Int64 | FieldType::Double => Some(Value::Int(0)),
-        FieldType::Bool => Some(Value::Bool(false)),
-        _ => Some(Value::Null),
+        _ if field.empty == Empty::Written => Some(empty(&field.ty)),
+        _ => None,
     }
 }
 
@@ -36,7 +33,8 @@ pub fn is_embedded(field: &Field) -> bool {
     field.default == Some("{}")
 }
 
-/// Adds the structs that Go holds by value where they are absent: `status: {}`, a container's `resources: {}`.
+/// Adds what Go writes even when nobody set it: structs held by value (`status: {}`, a container's `resources: {}`), and fields
+/// without `omitempty` (`status.replicas: 0`, `eventTime: null`).
 /// Custom resources have none.
 pub fn complete(schema: Schema<'_>, value: &mut Value) {
     if let Some(ty) = schema.table() {
@@ -46,13 +44,29 @@ pub fn complete(schema: Schema<'_>, value: &mut Value) {
 
 fn complete_type(ty: &'static Type, value: &mut Value) {
     let Value::Object(map) = value else { return };
-    for field in ty.fields.iter().filter(|f| is_embedded(f)) {
-        let value = map.entry(field.name, Value::object);
-        if value.is_null() {
-            *value = Value::object();
+    for field in ty.fields {
+        if is_embedded(field) {
+            let value = map.entry(field.name, Value::object);
+            if value.is_null() {
+                *value = Value::object();
+            }
+        } else if field.empty == Empty::Written {
+            map.entry(field.name, || empty(&field.ty));
         }
     }
     each_inner(ty, map, complete_type);
+}
+
+/// What Go writes of a field that nobody set.
+fn empty(ty: &FieldType) -> Value {
+    match ty {
+        FieldType::String => "".into(),
+        FieldType::Int32 | FieldType::Int64 | FieldType::Double => Value::Int(0),
+        FieldType::Bool => Value::Bool(false),
+        FieldType::Ref(id) if id.get().shape == Shape::Quantity => "0".into(),
+        FieldType::Ref(id) if id.get().shape == Shape::IntOrString => Value::Int(0),
+        _ => Value::Null,
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +76,7 @@ mod tests {
     use crate::value;
 
     #[test]
-    fn go_structs_held_by_value_are_always_there() {
+    fn what_go_always_writes_is_there() {
         assert_eq!(
             zero(deployment().into()),
             value!({"metadata": {}, "spec": {"selector": null, "strategy": {},
@@ -73,8 +87,8 @@ mod tests {
         complete(deployment().into(), &mut v);
         assert_eq!(
             v,
-            value!({"metadata": {}, "status": {}, "spec": {"strategy": {}, "template": {"metadata": {}, "spec": {
-                "containers": [{"name": "c", "resources": {}}, {"resources": {"limits": {}}}]}}}})
+            value!({"metadata": {}, "status": {}, "spec": {"selector": null, "strategy": {}, "template": {"metadata": {},
+                "spec": {"containers": [{"name": "c", "resources": {}}, {"name": "", "resources": {"limits": {}}}]}}}})
         );
     }
 }
