@@ -79,6 +79,14 @@ impl Status {
         status
     }
 
+    /// The path exists, but not for this method: upstream's answer by its router.
+    pub fn method_not_allowed() -> Status {
+        let message = "the server does not allow this method on the requested resource";
+        let mut status = Status::new(405, "MethodNotAllowed", message);
+        status.details = Some(Box::default());
+        status
+    }
+
     pub fn already_exists(gvr: &Gvr, name: &str) -> Status {
         Status::new(409, "AlreadyExists", format!("{} {name:?} already exists", gvr.group_resource())).about(gvr, name)
     }
@@ -125,6 +133,13 @@ impl Status {
         let message =
             format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
         Status::new(415, "UnsupportedMediaType", message)
+    }
+
+    /// A media type of which the path knows nothing: upstream's answer by its router.
+    pub fn unknown_media_type() -> Status {
+        let mut status = Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+        status.details = Some(Box::default());
+        status
     }
 
     pub fn too_large(why: &str) -> Status {

@@ -95,11 +95,12 @@ fn aggregated(groups: &[Group], core: bool, discovery_version: &str) -> Value {
         let versions = group.versions.iter().map(|version| match version.delegated {
             Some(delegated) => delegated.discovery.clone(),
             None => {
-                let resources: Value = version.resources.iter().map(|s| aggregated_resource(s.info())).collect();
+                let resources: Value = version.resources.iter().map(|s| aggregated_resource(s)).collect();
                 value!({"version": version.name, "freshness": "Current", "resources": resources})
             }
         });
-        value!({"metadata": {"name": group.name, "creationTimestamp": null}, "versions": versions.collect::<Value>()})
+        let metadata = if core { value!({}) } else { value!({"name": group.name}) };
+        value!({"metadata": metadata, "versions": versions.collect::<Value>()})
     });
     value!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{discovery_version}"),
@@ -107,8 +108,15 @@ fn aggregated(groups: &[Group], core: bool, discovery_version: &str) -> Value {
     })
 }
 
-fn aggregated_resource(info: &InfoOf) -> Value {
-    let kind = |(group, version, kind): (&str, &str, &str)| value!({"group": group, "version": version, "kind": kind});
+fn aggregated_resource(served: &Served) -> Value {
+    let info = served.info();
+    let custom = served.schema().table().is_none();
+    let kind = |(group, version, kind): (&str, &str, &str)| {
+        // Upstream's built-in resources leave out what follows from where they are.
+        let (group, version) =
+            if !custom && (group, version) == (info.group, info.version) { ("", "") } else { (group, version) };
+        value!({"group": group, "version": version, "kind": kind})
+    };
     let mut entry = value!({
         "resource": info.plural, "responseKind": kind((info.group, info.version, info.kind)),
         "scope": if info.namespaced { "Namespaced" } else { "Cluster" },
@@ -228,6 +236,7 @@ fn fixed(headers: &HeaderMap, encoding: Encoding, answer: &Fixed) -> Response<Bo
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }

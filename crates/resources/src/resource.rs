@@ -330,6 +330,11 @@ pub trait Resource: Sync + Send {
         false
     }
 
+    /// What to say to those who delete without saying what is to become of dependents.
+    fn deletion_warning(&self) -> &'static str {
+        ""
+    }
+
     /// The finalizer-like gate of Namespaces: whether a deletion only marks the object until its controller is done.
     fn finalizing(&self, _object: &Value) -> bool {
         false

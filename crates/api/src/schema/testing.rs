@@ -27,7 +27,17 @@ fn ty(name: &'static str, shape: Shape, atomic: bool, mut fields: Vec<Field>) ->
 
 fn field(name: &'static str, ty: FieldType) -> Field {
     let patch = PatchStrategy { merge_key: None, merge: false, replace: false, retain_keys: false };
-    Field { name, ty, required: false, empty: Empty::Omitted, list: ListKind::Atomic, listed: true, map_atomic: false, patch, default: None }
+    Field {
+        name,
+        ty,
+        required: false,
+        empty: Empty::Omitted,
+        list: ListKind::Atomic,
+        listed: true,
+        map_atomic: false,
+        patch,
+        default: None,
+    }
 }
 
 fn array(of: FieldType) -> FieldType {

@@ -6,6 +6,7 @@ pub mod delete;
 mod deletion;
 mod eviction;
 pub mod read;
+mod reset;
 mod scale;
 pub mod subresources;
 mod token;

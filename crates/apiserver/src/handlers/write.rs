@@ -2,6 +2,7 @@
 
 use super::Written;
 use super::decode::{apart, decode_as, decode_patched, same_name, same_namespace, same_spec};
+use super::reset::reset_fields;
 use super::versions::Across;
 use crate::admission::{Operation, Options, Request};
 use crate::authz::Attributes;
@@ -158,7 +159,7 @@ impl Server {
                 return Err(Status::bad_request(message));
             }
             meta.insert("namespace", &target.namespace);
-        } else if said.is_empty() {
+        } else {
             meta.remove("namespace");
         }
         let name = meta.get("name").map(Value::str).unwrap_or("");
@@ -230,11 +231,7 @@ impl Server {
             api_version,
             manager: &options.field_manager,
             subresource,
-            reset: match (served.info().has_status(), subresource) {
-                (true, "status") => &[&["spec"], &["metadata", "labels"], &["metadata", "ownerReferences"]],
-                (true, "") => &[&["status"]],
-                _ => &[],
-            },
+            reset: reset_fields(served.info(), served.schema().table().is_none(), subresource),
             versions,
             now: self.surroundings.now(),
         }
@@ -407,6 +404,11 @@ impl Server {
         let before = old.value();
         self.check_preconditions(served, target, &before, &body)?;
         let now = self.surroundings.now();
+        if ownership == Ownership::Update {
+            // As on creation: what the server and admission plugins make of it is nobody's.
+            apart(&mut body, &before, |object| schema::complete(served.schema(), object));
+            self.own(served, Some(&before), &mut body, &target.subresource, options);
+        }
         keep_server_metadata(&mut body, &before);
         let mut request = Request {
             operation: Operation::Update,
@@ -434,9 +436,6 @@ impl Server {
         let reserved = self.reserve(served, &mut request.object, Some(&before), options.dry_run).await?;
         let finish = async {
             apart(&mut request.object, &before, |object| schema::complete(served.schema(), object));
-            if ownership == Ownership::Update {
-                self.own(served, Some(&before), &mut request.object, &target.subresource, options);
-            }
             validate_changed(served, &request.object, &before, &cx)?;
             gates.admission.validate(&request).await?;
             let warnings = served.resource.warnings(&request.object, Some(&before));

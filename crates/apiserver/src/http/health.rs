@@ -1,14 +1,12 @@
 //! `/healthz`, `/livez`, `/readyz` with their checks, and what metrics say of them (`/metrics/slis`).
 
 use super::query::Query;
-use super::{Body, text_response};
+use super::{Body, TEXT, not_found_page, text_response};
 use crate::metrics::family::{Head, labels, sample};
 use crate::server::Server;
 use http::{Response, StatusCode};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-
-const TEXT: &str = "text/plain; charset=utf-8";
 
 struct Check {
     name: &'static str,
@@ -28,6 +26,7 @@ async fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
     ];
     if endpoint == "readyz" {
         checks.push(Check { name: "etcd-readiness", result: store });
+        checks.push(Check { name: "informer-sync", result: unless(!started, "not finished") });
     }
     checks.push(Check { name: "poststarthook/rbac/bootstrap-roles", result: unless(!started, "not finished") });
     if endpoint == "readyz" {
@@ -52,7 +51,7 @@ pub async fn answer(server: &Server, endpoint: &str, rest: &[&str], query: &Quer
                 say(StatusCode::INTERNAL_SERVER_ERROR, &format!("internal server error: {why}\n"))
             }
             Some(_) => say(StatusCode::OK, "ok"),
-            None => say(StatusCode::NOT_FOUND, "404 page not found\n"),
+            None => not_found_page(),
         };
     }
     let asked = query.all("exclude");

@@ -247,6 +247,9 @@ async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) ->
         return aggregator::proxy(server, &remote, &call.user, request).await;
     }
     if call.info.is_resource {
+        if server.catalog.served(&call.info.target.gvr).is_none() && stranger(server, &call.info.path) {
+            return Ok(not_found_page());
+        }
         return resource::answer(server, call, request).await;
     }
     if ["/openapi/v2", "/openapi/v2/"].contains(&call.info.path.as_str()) {
@@ -255,10 +258,27 @@ async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) ->
         let answered = tokio::task::spawn_blocking(move || openapi::v2::answer(&table, &call.headers)).await;
         return answered.map_err(Status::internal);
     }
-    if request.method() != http::Method::GET && request.method() != http::Method::HEAD {
-        return Err(Status::method_not_supported(&canopus_api::Gvr::default(), &call.info.verb));
+    let reading = request.method() == http::Method::GET || request.method() == http::Method::HEAD;
+    if stranger(server, &call.info.path) {
+        return Ok(not_found_page());
+    }
+    if !reading && ROUTED.iter().any(|root| under(&call.info.path, root)) {
+        return Err(Status::method_not_allowed());
     }
     other(server, &call).await
+}
+
+/// What upstream's router knows; elsewhere any method will do.
+const ROUTED: [&str; 5] = ["/api", "/apis", "/version", "/openid/v1/jwks", "/.well-known/openid-configuration"];
+
+fn under(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether the path leads to a group that nobody serves, which upstream's router knows as little as any other path.
+fn stranger(server: &Server, path: &str) -> bool {
+    let group = path.strip_prefix("/apis/").and_then(|rest| rest.split('/').next()).unwrap_or("");
+    !group.is_empty() && !server.catalog.table().groups().iter().any(|known| known.name == group)
 }
 
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -276,7 +296,7 @@ async fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
             let details = call.query.has("includeRequestDetails");
             let dump =
                 server.flow.dump(name, details, server.surroundings.now()).ok_or_else(Status::no_such_resource)?;
-            Ok(text_response(StatusCode::OK, "text/plain; charset=utf-8", dump.into_bytes()))
+            Ok(text_response(StatusCode::OK, TEXT, dump.into_bytes()))
         }
         ["api" | "apis", ..] => discovery::answer(&server.catalog.table(), &call.headers, &parts),
         [".well-known", "openid-configuration"] => published(server, "application/json", |t| t.openid_configuration()),
@@ -285,7 +305,7 @@ async fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
             openapi::answer(&server.catalog.table(), &call.headers, rest, &call.query.get("hash"))
         }
         [""] => Ok(json_response(json::to_vec(&discovery::root_paths(&server.catalog.table())))),
-        _ => Err(Status::no_such_resource()),
+        _ => Ok(not_found_page()),
     }
 }
 
@@ -302,11 +322,21 @@ pub(crate) fn json_response(bytes: Vec<u8>) -> Response<Body> {
     text_response(StatusCode::OK, "application/json", bytes)
 }
 
+/// Text for people, and what is sent with it so that nobody takes it for something else.
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn not_found_page() -> Response<Body> {
+    text_response(StatusCode::NOT_FOUND, TEXT, b"404 page not found\n".to_vec())
+}
+
 pub(crate) fn text_response(code: StatusCode, kind: &'static str, bytes: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(full(bytes));
     *response.status_mut() = code;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, private"));
+    if kind == TEXT || code == StatusCode::FORBIDDEN {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+    }
     response
 }

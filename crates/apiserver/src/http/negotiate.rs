@@ -41,10 +41,6 @@ pub fn status(headers: &HeaderMap, status: &Status) -> Response<Body> {
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
-    if status.code == 401 {
-        let realm = http::HeaderValue::from_static("Bearer realm=\"kubernetes\"");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
-    }
     response
 }
 

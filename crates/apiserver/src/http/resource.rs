@@ -135,26 +135,49 @@ fn unpinned(call: &Call) -> Target {
     target
 }
 
+/// Whether there is such a path, and whether it takes the method.
 fn allowed(served: &Served, call: &Call, target: &Target, method: &str) -> Result<()> {
-    if !served.info().namespaced && !target.namespace.is_empty() {
+    let info = served.info();
+    let verb = call.info.verb.as_str();
+    if !info.namespaced && !target.namespace.is_empty() {
         return Err(Status::no_such_resource());
     }
+    let refused = || match served.schema().table() {
+        Some(_) => Status::method_not_allowed(),
+        // Custom resources have no routes of their own.
+        None => Status::method_not_supported(&target.gvr, verb),
+    };
     if call.info.watch_path && !["GET", "HEAD"].contains(&method) {
-        return Err(Status::method_not_supported(&target.gvr, &method.to_ascii_lowercase()));
+        return Err(refused());
     }
-    let named = matches!(call.info.verb.as_str(), "get" | "update" | "patch" | "delete");
-    if served.info().namespaced && target.namespace.is_empty() && named {
-        return Err(Status::no_such_resource());
+    let has = |verb: Verb| info.verbs.contains(&verb);
+    // Objects of all namespaces can be looked at, and no more.
+    if info.namespaced && target.namespace.is_empty() && !matches!(verb, "list" | "watch") {
+        let listed = call.info.target.name.is_empty() && has(Verb::List);
+        return Err(if listed { refused() } else { Status::no_such_resource() });
     }
     let verbs = match target.subresource.as_str() {
-        "" => served.info().verbs,
-        name => served.info().subresource(name).ok_or_else(Status::no_such_resource)?.verbs,
+        "" => info.verbs,
+        name => info.subresource(name).ok_or_else(Status::no_such_resource)?.verbs,
     };
-    match verbs.iter().any(|v: &Verb| v.name() == call.info.verb) {
+    let named = matches!(verb, "get" | "update" | "patch" | "delete");
+    if !target.name.is_empty() && target.subresource.is_empty() && !has(Verb::Get) {
+        return Err(Status::no_such_resource());
+    }
+    let placed = named != target.name.is_empty() || verb == "create" && !target.subresource.is_empty();
+    match placed && verbs.iter().any(|v: &Verb| v.name() == verb) {
         true => Ok(()),
-        false => Err(Status::method_not_supported(&target.gvr, &call.info.verb)),
+        false => Err(refused()),
     }
 }
+
+/// How objects are patched.
+const PATCHES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
 
 async fn write(
     server: &Arc<Server>,
@@ -171,6 +194,12 @@ async fn write(
         _ => "PatchOptions",
     };
     let options = call.query.write_options(agent, options_kind, kind == "application/apply-patch+yaml")?;
+    if options_kind == "PatchOptions" && !PATCHES.contains(&kind.as_str()) {
+        return Err(match view.served.schema().table() {
+            Some(_) => Status::unknown_media_type(),
+            None => Status::unsupported_media_type(&PATCHES.join(", ")),
+        });
+    }
     let bytes = body::read(request.into_body(), server.settings.request_timeout).await?;
     let gvk = match target.subresource.as_str() {
         "" => view.served.info().gvk(),
@@ -197,11 +226,7 @@ async fn write(
                 "application/merge-patch+json" => Patch::Merge(tree),
                 "application/strategic-merge-patch+json" => Patch::Strategic(tree),
                 "application/apply-patch+yaml" => Patch::Apply(tree),
-                _ => {
-                    return Err(Status::unsupported_media_type(
-                        "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
-                    ));
-                }
+                kind => return Err(Status::unsupported_media_type(kind)),
             };
             server.patch_target(user, target, patch, &options).await?
         }
@@ -271,6 +296,10 @@ async fn delete(
     let bytes = body::read(request.into_body(), server.settings.request_timeout).await?;
     let sent = if bytes.is_empty() { Value::Null } else { negotiate::decode(&bytes, &kind)?.0 };
     let options = call.query.delete_options(&sent)?;
+    let warning = view.served.resource.deletion_warning();
+    if options.propagation_policy.is_none() && !warning.is_empty() {
+        crate::notes::warn(warning);
+    }
     if call.info.verb == "deletecollection" {
         let list = server.delete_collection(&call.user, target, &call.query.list_options()?, &options).await?;
         let accept = Accept { shape: Shape::Plain, ..view.accept };

@@ -54,7 +54,15 @@ impl Resource for Job {
 
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {
         if !object["spec"]["manualSelector"].bool() {
+            // Labels that came from the template keep following it, as upstream's do, which are one map.
+            let (own, pods) = (&object["metadata"]["labels"], &object["spec"]["template"]["metadata"]["labels"]);
+            let follow = own.is_empty()
+                || matches!((own, pods), (Value::Object(own), Value::Object(pods)) if own.is_shared_with(pods));
             generate_selector(object);
+            if follow {
+                let labels = object["spec"]["template"]["metadata"]["labels"].clone();
+                object.set_path(&["metadata", "labels"], labels);
+            }
         }
         object.remove("status");
     }
@@ -102,6 +110,10 @@ impl Resource for Job {
 
     fn orphans_by_default(&self) -> bool {
         true
+    }
+
+    fn deletion_warning(&self) -> &'static str {
+        "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning"
     }
 
     fn columns(&self) -> &'static [Column] {

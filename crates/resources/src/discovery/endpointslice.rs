@@ -46,6 +46,13 @@ impl Resource for EndpointSlice {
         }
     }
 
+    /// Labels count, too.
+    fn raises_generation(&self, new: &Value, old: &Value) -> bool {
+        let fields = ["addressType", "endpoints", "ports"];
+        let labels = !semantic::equal(&new["metadata"]["labels"], &old["metadata"]["labels"]);
+        labels || fields.iter().any(|field| !semantic::equal(&new[*field], &old[*field]))
+    }
+
     fn validate(&self, object: &Field, errors: &mut Errors) {
         shape(object, errors);
         endpoints(object, errors);

@@ -10,6 +10,7 @@ static INFO: Info = Info {
     singular: "priorityclass",
     short_names: &["pc"],
     namespaced: false,
+    generation: true,
     ..Info::stored("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses")
 };
 
@@ -38,6 +39,11 @@ impl Resource for PriorityClass {
 
     fn default(&self, object: &mut Value) {
         object.set_default("preemptionPolicy", "PreemptLowerPriority");
+    }
+
+    /// It has a generation, but nobody counts.
+    fn raises_generation(&self, _new: &Value, _old: &Value) -> bool {
+        false
     }
 
     fn validate(&self, object: &Field, errors: &mut Errors) {

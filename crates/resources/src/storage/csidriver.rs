@@ -34,6 +34,11 @@ impl Resource for CSIDriver {
         }
     }
 
+    /// Generations count from the first change.
+    fn prepare_create(&self, object: &mut Value, _cx: &Context) {
+        object.obj_mut("metadata").remove("generation");
+    }
+
     fn validate(&self, object: &Field, errors: &mut Errors) {
         let spec = object.at("spec");
         let policy = spec.at("fsGroupPolicy");
