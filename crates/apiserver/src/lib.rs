@@ -25,6 +25,7 @@ pub mod http;
 pub mod local;
 pub mod masters;
 pub mod metrics;
+mod node_ports;
 pub mod node_proxy;
 pub mod notes;
 pub mod openapi;

@@ -1,8 +1,9 @@
-//! Cluster IPs of Services. Each address in use is an `IPAddress` object in the store, made by compare-and-swap, so that
+//! Cluster IPs of Services, and when they and node ports are taken and given back. Each address in use is an `IPAddress` object in the store, made by compare-and-swap, so that
 //! two servers on one store cannot hand out the same one (upstream KEP-1880).
 
 pub mod metrics;
 
+use crate::node_ports;
 use crate::served::Served;
 use crate::server::Server;
 use crate::user::{MASTERS, User};
@@ -121,8 +122,12 @@ impl Range {
     }
 }
 
-/// Addresses taken for a write that may still fail.
-pub type Reserved = Vec<Ipv4Addr>;
+/// What was taken for a write that may still fail.
+#[derive(Default)]
+pub struct Reserved {
+    ips: Vec<Ipv4Addr>,
+    ports: Vec<u16>,
+}
 
 fn is_service(served: &Served) -> bool {
     served.info().group.is_empty() && served.info().plural == "services"
@@ -137,8 +142,14 @@ fn held(service: &Value) -> Vec<Ipv4Addr> {
     ips
 }
 
+/// A Service that doesn't say has addresses of the one family there is.
+fn families(spec: &mut canopus_api::Map) {
+    spec.entry("ipFamilies", || value!(["IPv4"]));
+    spec.entry("ipFamilyPolicy", || "SingleStack".into());
+}
+
 impl Server {
-    /// Gives a Service its cluster IP, unless it has one, is headless or an ExternalName.
+    /// Gives a Service its cluster IP and its node ports.
     pub(crate) async fn reserve(
         &self,
         served: &Served,
@@ -147,8 +158,26 @@ impl Server {
         dry_run: bool,
     ) -> Result<Reserved> {
         if !is_service(served) {
-            return Ok(Vec::new());
+            return Ok(Reserved::default());
         }
+        let ips = self.reserve_address(served, object, old, dry_run).await?;
+        match self.reserve_ports(served, object, old, dry_run).await {
+            Ok(ports) => Ok(Reserved { ips, ports }),
+            Err(error) => {
+                self.release_ips(ips).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A Service has one address, unless it is headless or an ExternalName.
+    async fn reserve_address(
+        &self,
+        served: &Served,
+        object: &mut Value,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<Vec<Ipv4Addr>> {
         let kind = object["spec"]["type"].str();
         let wanted = object["spec"]["clusterIP"].str().to_string();
         if kind == "ExternalName" || wanted == "None" {
@@ -162,6 +191,7 @@ impl Server {
             for field in ["clusterIP", "clusterIPs"] {
                 object.obj_mut("spec").insert(field, &old["spec"][field]);
             }
+            families(object.obj_mut("spec"));
             return Ok(Vec::new());
         }
         let ip = match wanted.is_empty() {
@@ -175,8 +205,7 @@ impl Server {
         let spec = object.obj_mut("spec");
         spec.insert("clusterIP", ip.to_string());
         spec.insert("clusterIPs", value!([ip.to_string()]));
-        spec.entry("ipFamilies", || value!(["IPv4"]));
-        spec.entry("ipFamilyPolicy", || "SingleStack".into());
+        families(spec);
         Ok(if dry_run { Vec::new() } else { vec![ip] })
     }
 
@@ -263,8 +292,13 @@ impl Server {
         Ok(matches!(outcome.map_err(crate::storage::status)?, Outcome::Committed { .. }))
     }
 
+    pub(crate) async fn release(&self, reserved: Reserved) {
+        self.release_ips(reserved.ips).await;
+        self.release_ports(reserved.ports).await;
+    }
+
     /// Gives addresses back. One that cannot be given back now is found by [`Self::repair_service_ips`].
-    pub(crate) async fn release(&self, ips: Reserved) {
+    async fn release_ips(&self, ips: Vec<Ipv4Addr>) {
         for ip in ips {
             let write = Write { key: format!("{PREFIX}{ip}").into(), expect: Expect::Anything, change: Change::Delete };
             if let Err(error) = self.store.commit(write).await {
@@ -275,20 +309,24 @@ impl Server {
 
     pub(crate) async fn release_deleted(&self, served: &Served, before: &Value) {
         if is_service(served) {
-            self.release(held(before)).await;
+            self.release_ips(held(before)).await;
+            self.release_ports(node_ports::held(before).into_iter().collect()).await;
         }
     }
 
     pub(crate) async fn release_replaced(&self, served: &Served, before: &Value, after: &Object, dry_run: bool) {
         if is_service(served) && !dry_run {
-            let kept = held(&after.value());
-            self.release(held(before).into_iter().filter(|ip| !kept.contains(ip)).collect()).await;
+            let after = after.value();
+            let kept = held(&after);
+            self.release_ips(held(before).into_iter().filter(|ip| !kept.contains(ip)).collect()).await;
+            let kept = node_ports::held(&after);
+            self.release_ports(node_ports::held(before).difference(&kept).copied().collect()).await;
         }
     }
 
     /// Whether a reserved address should have its Service by now: another server may be about to write that (upstream's
     /// grace period).
-    fn settled(&self, address: &Version) -> bool {
+    pub(crate) fn settled(&self, address: &Version) -> bool {
         let decoded = crate::storage::decode(&address.value).ok();
         let made = decoded.and_then(|(value, _)| Time::parse(value["metadata"]["creationTimestamp"].str()));
         !self.store.shared() || made.is_none_or(|made| self.surroundings.now().0 - made.0 > GRACE)
@@ -312,11 +350,11 @@ impl Server {
         let parsed = |version: &Version| Some((version.key.strip_prefix(PREFIX)?.parse().ok()?, self.settled(version)));
         let taken: HashMap<Ipv4Addr, bool> = taken.items.iter().filter_map(|version| parsed(version)).collect();
         let astray = taken.iter().filter(|(ip, settled)| **settled && !wanted.contains_key(ip));
-        self.release(astray.map(|(ip, _)| *ip).collect()).await;
+        self.release_ips(astray.map(|(ip, _)| *ip).collect()).await;
         for (ip, service) in wanted.iter().filter(|(ip, _)| !taken.contains_key(ip)) {
             self.take(*ip, service, false).await?;
         }
-        Ok(())
+        self.repair_node_ports().await
     }
 }
 
