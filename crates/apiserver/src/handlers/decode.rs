@@ -11,29 +11,11 @@ pub(crate) fn decode_as(
     body: &mut Value,
     options: &WriteOptions,
 ) -> Result<Vec<String>> {
-    let kind = &gvk.kind;
     if body.as_object().is_none() {
-        let why = "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct";
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): {why} ({})",
-            summary(&json::to_vec(body))
-        )));
+        let why = format!("json: cannot unmarshal {} into Go value of type {NAMED}", go_kind(body));
+        return Err(unrecognized(&gvk.kind, &format!("{NO_KIND}{why}"), &json::to_vec(body)));
     }
-    let sent = Gvk::of(body);
-    if !sent.kind.is_empty() && sent.kind != *kind {
-        return Err(Status::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {kind}: no kind match",
-            sent.kind,
-            sent.api_version()
-        )));
-    }
-    if !sent.version.is_empty() && sent.api_version() != gvk.api_version() {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({})",
-            sent.api_version(),
-            gvk.api_version()
-        )));
-    }
+    right_kind(gvk, schema, body)?;
     let unknown = fit(gvk, schema, body).map_err(|why| cannot_be_handled(gvk, &why))?;
     strictness(gvk, &unknown, options.field_validation)
 }
@@ -93,6 +75,79 @@ fn bad_patch(patched: &Value, why: &str) -> Status {
     Status::invalid(&Gvk::default(), "", errors)
 }
 
+/// What upstream reads of a body first.
+const NAMED: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+pub const NO_KIND: &str = "couldn't get version/kind; json parse error: ";
+
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+        Value::Str(_) => "string",
+        Value::Bool(_) => "bool",
+        _ => "number",
+    }
+}
+
+/// Refuses a body that says it is something else.
+fn right_kind(gvk: &Gvk, schema: Schema<'_>, body: &Value) -> Result<()> {
+    for name in ["apiVersion", "kind"] {
+        if !matches!(&body[name], Value::Null | Value::Str(_)) {
+            let why = format!("cannot unmarshal {} into Go struct field .{name} of type string", go_kind(&body[name]));
+            return Err(unrecognized(&gvk.kind, &format!("{NO_KIND}json: {why}"), &json::to_vec(body)));
+        }
+    }
+    let said = body["apiVersion"].str();
+    if said.matches('/').count() > 1 {
+        let why = format!("unexpected GroupVersion string: {said}");
+        return Err(unrecognized(&gvk.kind, &why, &json::to_vec(body)));
+    }
+    let sent = Gvk::of(body);
+    let kind_differs = !sent.kind.is_empty() && sent.kind != gvk.kind;
+    if !kind_differs && (said.is_empty() || said == gvk.api_version()) {
+        return Ok(());
+    }
+    let kind = if sent.kind.is_empty() { &gvk.kind } else { &sent.kind };
+    let known = said.is_empty() || canopus_schema::kind(&sent.group, &sent.version, kind).is_some();
+    let why = match (schema.table(), known, kind_differs) {
+        (Some(_), true, true) => {
+            let (from, to) = (&sent.version, internal_package(&gvk.group));
+            format!("converting ({from}.{kind}) to ({to}.{}): unknown conversion", gvk.kind)
+        }
+        (Some(_), false, _) => {
+            format!("no kind {kind:?} is registered for version {said:?} in scheme {:?}", scheme(&gvk.group))
+        }
+        (None, _, true) => "no kind match".into(),
+        (_, _, false) => {
+            let expected = gvk.api_version();
+            let why =
+                format!("the API version in the data ({said}) does not match the expected API version ({expected})");
+            return Err(Status::bad_request(why));
+        }
+    };
+    let version = &sent.version;
+    Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {why}", gvk.kind)))
+}
+
+/// What upstream calls its own form of a group's kinds.
+fn internal_package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        _ => group.split('.').next().unwrap_or(group),
+    }
+}
+
+/// Where upstream knows a group's kinds.
+fn scheme(group: &str) -> &'static str {
+    match group {
+        "apiextensions.k8s.io" => "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55",
+        "apiregistration.k8s.io" => "k8s.io/kube-aggregator/pkg/apiserver/scheme/scheme.go:28",
+        _ => "pkg/api/legacyscheme/scheme.go:30",
+    }
+}
+
 fn cannot_be_handled(gvk: &Gvk, why: &str) -> Status {
     let (kind, version) = (&gvk.kind, &gvk.version);
     Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
@@ -109,13 +164,10 @@ pub fn strictness(gvk: &Gvk, problems: &[String], validation: FieldValidation) -
     }
 }
 
-/// The refusal of a body that isn't even JSON.
-pub fn unrecognized(kind: &str, error: &Status, body: &[u8]) -> Status {
-    let why = &error.message;
+/// The refusal of a body of which not even the kind can be told.
+pub fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
     let summary = summary(body);
-    Status::bad_request(format!(
-        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why} ({summary})"
-    ))
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({summary})"))
 }
 
 /// How a body begins (upstream `summarizeData`).
@@ -193,13 +245,15 @@ mod tests {
             (value!({"data": 1}), handled.to_string()),
             (
                 value!({"kind": "Pod", "apiVersion": "v1"}),
-                r#"Pod in version "v1" cannot be handled as a ConfigMap"#.into(),
+                r#"Pod in version "v1" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion"#.into(),
             ),
             (
                 value!({"kind": "ConfigMap", "apiVersion": "v2"}),
-                "the API version in the data (v2) does not match the expected API version (v1)".into(),
+                r#"ConfigMap in version "v2" cannot be handled as a ConfigMap: no kind "ConfigMap" is registered for version "v2" in scheme "pkg/api/legacyscheme/scheme.go:30""#.into(),
             ),
-            (value!([]), "the object provided is unrecognized (must be of type ConfigMap): ".into()),
+            (value!([]), "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct { APIVersion".into()),
+            (value!({"apiVersion": "a/b/c"}), r#"the object provided is unrecognized (must be of type ConfigMap): unexpected GroupVersion string: a/b/c ({"apiVersion":"a/b/c"})"#.into()),
+            (value!({"kind": 5}), r#"the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field .kind of type string ({"kind":5})"#.into()),
         ];
         for (body, message) in cases {
             let refused = decode(body, FieldValidation::Strict).unwrap_err();

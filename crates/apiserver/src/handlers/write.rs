@@ -463,6 +463,10 @@ impl Server {
             return Err(Status::conflict(&target.gvr, &target.name, &why));
         }
         let revision = new["resourceVersion"].str();
+        if !revision.is_empty() && revision.parse::<u64>().is_err() {
+            let why = format!("strconv.ParseUint: parsing {revision:?}: invalid syntax");
+            return Err(Status::new(500, "", why));
+        }
         if !revision.is_empty() && revision != "0" && revision != old["resourceVersion"].str() {
             return Err(Status::modified(&target.gvr, &target.name));
         }

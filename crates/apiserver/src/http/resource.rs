@@ -4,7 +4,7 @@ use super::encode::{View, include_object};
 use super::negotiate::{self, Accept, Offer, Shape};
 use super::{Body, Call, body, connect};
 use crate::handlers::Written;
-use crate::handlers::decode::{strictness, unrecognized};
+use crate::handlers::decode::{NO_KIND, strictness, unrecognized};
 use crate::metrics::Events;
 use crate::metrics::requests::Key;
 use crate::served::Served;
@@ -208,7 +208,11 @@ async fn write(
         }
     };
     let (tree, mut problems) = negotiate::decode(&bytes, &kind).map_err(|error| match (error.code, options_kind) {
-        (400, "CreateOptions" | "UpdateOptions") => unrecognized(&gvk.kind, &error, &bytes),
+        (400, "CreateOptions" | "UpdateOptions") => {
+            // Go doesn't say where it ended.
+            let why = error.message.split(" at offset 0").next().unwrap_or_default();
+            unrecognized(&gvk.kind, &format!("{NO_KIND}{why}"), &bytes)
+        }
         _ => error,
     })?;
     if !problems.is_empty() && options_kind != "PatchOptions" && target.subresource.is_empty() {
