@@ -4,7 +4,7 @@ use canopus_api::{Api, Gvr, ListOptions, Object, Status, Target, View, WatchEven
 use compact_str::CompactString;
 use futures::StreamExt;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -40,11 +40,19 @@ pub struct Informer {
     revision: watch::Sender<u64>,
 }
 
+/// By namespace ("" of what has none) and name: most of them short enough to be compared without following a pointer.
+type Key = (CompactString, CompactString);
+
 #[derive(Default)]
 struct Objects {
-    by_key: BTreeMap<CompactString, Arc<Object>>,
-    /// By the owner's uid, and then by key. Those that nobody controls are under "".
-    by_owner: HashMap<CompactString, BTreeMap<CompactString, Arc<Object>>>,
+    by_namespace: HashMap<CompactString, HashMap<CompactString, Arc<Object>>>,
+    /// By the owner's uid, in order. Those that nobody controls are under "".
+    by_owner: HashMap<CompactString, BTreeSet<Key>>,
+    count: usize,
+}
+
+fn key(object: &Object) -> Key {
+    (object.facts.namespace.clone(), object.facts.name.clone())
 }
 
 /// Under which uids of owners an object is found.
@@ -55,34 +63,64 @@ fn owners(object: &Object) -> impl Iterator<Item = &CompactString> {
 }
 
 impl Objects {
-    fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
-        let key = object.key();
-        if self.by_key.get(&key).is_some_and(|old| !owners(old).eq(owners(&object))) {
-            let old = self.remove(&key);
-            self.put(object);
-            return old;
-        }
-        for owner in owners(&object) {
-            match self.by_owner.get_mut(owner) {
-                Some(owned) => drop(owned.insert(key.clone(), object.clone())),
-                None => drop(self.by_owner.insert(owner.clone(), BTreeMap::from([(key.clone(), object.clone())]))),
-            }
-        }
-        self.by_key.insert(key, object)
+    fn get(&self, namespace: &str, name: &str) -> Option<&Arc<Object>> {
+        self.by_namespace.get(namespace)?.get(name)
     }
 
-    fn remove(&mut self, key: &str) -> Option<Arc<Object>> {
-        let old = self.by_key.remove(key)?;
-        for owner in owners(&old) {
+    fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
+        let (namespace, name) = key(&object);
+        let old = self.by_namespace.entry(namespace).or_default().insert(name, object.clone());
+        self.count += usize::from(old.is_none());
+        // Most changes leave the owners alone.
+        if old.as_ref().is_some_and(|old| owners(old).eq(owners(&object))) {
+            return old;
+        }
+        if let Some(old) = &old {
+            self.disown(old);
+        }
+        for owner in owners(&object) {
+            self.by_owner.entry(owner.clone()).or_default().insert(key(&object));
+        }
+        old
+    }
+
+    fn remove(&mut self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        let objects = self.by_namespace.get_mut(namespace)?;
+        let old = objects.remove(name)?;
+        if objects.is_empty() {
+            self.by_namespace.remove(namespace);
+        }
+        self.count -= 1;
+        self.disown(&old);
+        Some(old)
+    }
+
+    fn disown(&mut self, object: &Object) {
+        for owner in owners(object) {
             if let Some(owned) = self.by_owner.get_mut(owner) {
-                owned.remove(key);
+                owned.remove(&key(object));
                 if owned.is_empty() {
                     self.by_owner.remove(owner);
                 }
             }
         }
-        Some(old)
     }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.by_namespace.values().flat_map(HashMap::values)
+    }
+
+    fn owned_by<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        let keys = self.by_owner.get(uid).into_iter().flatten();
+        keys.filter_map(|(namespace, name)| self.get(namespace, name))
+    }
+}
+
+/// In the order of their names, within that of their namespaces.
+fn sorted<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> Vec<Arc<Object>> {
+    let mut sorted: Vec<_> = objects.cloned().collect();
+    sorted.sort_unstable_by(|a, b| (&a.facts.namespace, &a.facts.name).cmp(&(&b.facts.namespace, &b.facts.name)));
+    sorted
 }
 
 impl Informer {
@@ -111,7 +149,7 @@ impl Informer {
     /// Calls `handler` for everything there is and then for every change.
     pub fn on_change(&self, handler: impl Fn(&Change) + Send + Sync + 'static) {
         let mut handlers = self.handlers.lock();
-        for object in self.objects.read().by_key.values() {
+        for object in self.objects.read().all() {
             handler(&Change { old: None, new: Some(object), told: None });
         }
         handlers.push(Box::new(handler));
@@ -129,29 +167,31 @@ impl Informer {
     }
 
     pub fn by_key(&self, key: &str) -> Option<Arc<Object>> {
-        self.objects.read().by_key.get(key).cloned()
+        let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+        self.get(namespace, name)
     }
 
     /// The objects that name `uid` as an owner.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<Object>> {
-        let objects = self.objects.read();
-        objects.by_owner.get(uid).into_iter().flat_map(BTreeMap::values).cloned().collect()
+        self.objects.read().owned_by(uid).cloned().collect()
     }
 
     /// Whether one of them is such.
     pub fn any_owned_by(&self, uid: &str, such: impl FnMut(&Arc<Object>) -> bool) -> bool {
-        self.objects.read().by_owner.get(uid).into_iter().flat_map(BTreeMap::values).any(such)
+        self.objects.read().owned_by(uid).any(such)
     }
 
     /// The objects of a namespace that have no controller.
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<Object>> {
         let objects = self.objects.read();
-        let free = objects.by_owner.get("").into_iter().flat_map(|owned| owned.range(within(namespace)));
-        free.map(|(_, object)| object.clone()).collect()
+        let first = (CompactString::from(namespace), CompactString::default());
+        let Some(free) = objects.by_owner.get("") else { return Vec::new() };
+        let here = free.range(first..).take_while(|(other, _)| other == namespace);
+        here.filter_map(|(namespace, name)| objects.get(namespace, name).cloned()).collect()
     }
 
     pub fn len(&self) -> usize {
-        self.objects.read().by_key.len()
+        self.objects.read().count
     }
 
     pub fn is_empty(&self) -> bool {
@@ -193,16 +233,16 @@ impl Informer {
     /// Takes over a whole list: what is not in it is gone.
     fn replace(&self, items: Vec<Arc<Object>>, revision: u64) {
         let handlers = self.handlers.lock();
-        let mut gone: BTreeSet<CompactString> = self.objects.read().by_key.keys().cloned().collect();
+        let mut gone: BTreeSet<Key> = self.objects.read().all().map(|object| key(object)).collect();
         for object in items {
-            gone.remove(&object.key());
+            gone.remove(&key(&object));
             let old = self.objects.write().put(object.clone());
             if old.as_ref().is_none_or(|o| o.revision != object.revision) {
                 tell(&handlers, &Change { old: old.as_ref(), new: Some(&object), told: old.as_ref() });
             }
         }
-        for key in gone {
-            let old = self.objects.write().remove(&key);
+        for (namespace, name) in gone {
+            let old = self.objects.write().remove(&namespace, &name);
             tell(&handlers, &Change { old: old.as_ref(), new: None, told: old.as_ref() });
         }
         drop(handlers);
@@ -218,7 +258,7 @@ impl Informer {
                 object.revision
             }
             WatchEvent::Deleted(object) => {
-                let told = self.objects.write().remove(&object.key());
+                let told = self.objects.write().remove(&object.facts.namespace, &object.facts.name);
                 let old = told.is_some().then_some(&object);
                 tell(&handlers, &Change { old, new: None, told: told.as_ref() });
                 object.revision
@@ -241,25 +281,17 @@ fn tell(handlers: &[Handler], change: &Change) {
     }
 }
 
-/// The keys of a namespace's objects.
-fn within(namespace: &str) -> std::ops::Range<CompactString> {
-    compact_str::format_compact!("{namespace}/")..compact_str::format_compact!("{namespace}0")
-}
-
 impl View for Informer {
     fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        match namespace {
-            "" => self.by_key(name),
-            _ => self.by_key(&compact_str::format_compact!("{namespace}/{name}")),
-        }
+        self.objects.read().get(namespace, name).cloned()
     }
 
     fn list(&self, namespace: &str) -> Vec<Arc<Object>> {
         let objects = self.objects.read();
-        if namespace.is_empty() {
-            return objects.by_key.values().cloned().collect();
+        match namespace {
+            "" => sorted(objects.all()),
+            _ => sorted(objects.by_namespace.get(namespace).into_iter().flat_map(HashMap::values)),
         }
-        objects.by_key.range(within(namespace)).map(|(_, o)| o.clone()).collect()
     }
 
     fn revision(&self) -> u64 {
@@ -291,5 +323,48 @@ impl Informers {
             Informer::start(self.api.clone(), target, ListOptions::default(), self.shutdown.clone())
         };
         self.started.lock().entry(gvr.clone()).or_insert_with(start).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use canopus_api::value;
+
+    fn object(namespace: &str, name: &str, revision: u64, owners: &[&str]) -> Arc<Object> {
+        let references: Vec<_> = owners.iter().map(|uid| value!({"uid": *uid, "controller": true})).collect();
+        let metadata = value!({"namespace": namespace, "name": name, "ownerReferences": references});
+        let value = value!({ "metadata": metadata });
+        Arc::new(Object::from_value(value, &[], revision))
+    }
+
+    fn names<'a>(objects: impl IntoIterator<Item = &'a Arc<Object>>) -> Vec<String> {
+        objects.into_iter().map(|o| o.key().to_string()).collect()
+    }
+
+    #[test]
+    fn objects_are_found_by_owner_and_namespace() {
+        let mut objects = Objects::default();
+        for name in ["b/two", "b/one", "a-b/three", "a/four"] {
+            let (namespace, name) = name.split_once('/').unwrap();
+            assert!(objects.put(object(namespace, name, 1, &["x"])).is_none());
+        }
+        assert_eq!(names(&sorted(objects.all())), ["a/four", "a-b/three", "b/one", "b/two"]);
+        assert_eq!(names(objects.owned_by("x")), ["a/four", "a-b/three", "b/one", "b/two"]);
+
+        // The same owners, another one, and none.
+        assert_eq!(objects.put(object("b", "one", 2, &["x"])).unwrap().revision, 1);
+        assert_eq!(objects.put(object("b", "one", 3, &["y"])).unwrap().revision, 2);
+        assert_eq!(names(objects.owned_by("y")), ["b/one"]);
+        assert_eq!(objects.owned_by("y").next().unwrap().revision, 3);
+        objects.put(object("b", "two", 4, &[]));
+        assert_eq!(names(objects.owned_by("x")), ["a/four", "a-b/three"]);
+        assert_eq!(names(objects.owned_by("")), ["b/two"]);
+        assert_eq!(objects.count, 4);
+
+        for (namespace, name) in [("a", "four"), ("a-b", "three"), ("b", "one"), ("b", "two"), ("b", "two")] {
+            objects.remove(namespace, name);
+        }
+        assert!(objects.count == 0 && objects.by_namespace.is_empty() && objects.by_owner.is_empty());
     }
 }
