@@ -279,7 +279,7 @@ impl State {
 /// Whether reading everything again may help.
 fn passing(error: &canopus_store::Error) -> bool {
     use canopus_store::Error;
-    matches!(error, Error::Lagged | Error::Compacted { .. } | Error::Unavailable(_))
+    matches!(error, Error::Lagged | Error::Compacted { .. } | Error::Unavailable(_) | Error::Unreadable(_))
 }
 
 /// Lets the trees of a burst go, each when it was kept for a while. `seen`: how many there had been when it began.

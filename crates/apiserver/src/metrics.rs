@@ -220,6 +220,9 @@ pub fn text(server: &Server) -> String {
     if let Some(audit) = server.audit.get() {
         audit.render(&mut out);
     }
+    if let Some(encryption) = server.encryption.get() {
+        encryption.write_metrics(&mut out);
+    }
     crate::service_ips::metrics::write(server, &mut out);
     metrics.storage.write(&mut out);
     write_counts_of(&metrics.storage, &mut out);

@@ -79,6 +79,8 @@ pub struct Server {
     pub components: crate::components::Components,
     /// What is written down about requests; set at most once, before the first of them.
     pub audit: OnceLock<Arc<crate::audit::Audit>>,
+    /// How what is stored is encrypted; set at most once, before the first request.
+    pub encryption: OnceLock<Arc<crate::encryption::Encryption>>,
     /// What is told about requests to a collector; set at most once, before the first of them.
     pub traces: OnceLock<Arc<crate::traces::Traces>>,
     /// Who may come without a name.
@@ -187,6 +189,7 @@ impl Server {
             health: Default::default(),
             components: Default::default(),
             audit: OnceLock::new(),
+            encryption: OnceLock::new(),
             traces: OnceLock::new(),
             anonymous: RwLock::default(),
             outgoing,

@@ -22,6 +22,9 @@ pub enum Error {
     /// The store's server can't be reached or doesn't answer. A write may have happened or not.
     #[error("etcd is not available: {0}")]
     Unavailable(Arc<str>),
+    /// What stands between the store and its reader can't make out a value, or can't write one, for now.
+    #[error("{0}")]
+    Unreadable(Arc<str>),
     #[error("{0}")]
     Configuration(Arc<str>),
     #[error("the store is closed")]

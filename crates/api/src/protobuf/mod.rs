@@ -73,7 +73,8 @@ fn json_schema_type() -> Option<&'static Type> {
     canopus_schema::lookup("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").map(|t| t.get())
 }
 
-enum Wire<'a> {
+/// What a field holds, as far as the wire tells.
+pub enum Wire<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
@@ -81,9 +82,14 @@ enum Wire<'a> {
 }
 
 /// The fields of a message, in order.
-struct Fields<'a>(&'a [u8]);
+pub struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
+    /// For messages that no table knows.
+    pub fn of(message: &'a [u8]) -> Fields<'a> {
+        Fields(message)
+    }
+
     fn varint(&mut self) -> Result<u64, Error> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {

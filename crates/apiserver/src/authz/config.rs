@@ -1,5 +1,6 @@
 //! `--authorization-config`: AuthorizationConfiguration of apiserver.config.k8s.io (KEP-3221), read and validated as upstream does.
 
+use super::abac::Policies;
 use super::webhook::{self, Conditions};
 use crate::strict::{self, Shape};
 use canopus_api::{Errors, Field, Value, cron, names, value};
@@ -33,6 +34,8 @@ const SHAPE: &[(&str, Shape)] = &[(
 pub enum Configured {
     AlwaysAllow,
     AlwaysDeny,
+    /// Only flags can ask for it.
+    Abac(Policies),
     Node,
     Rbac,
     /// Whom to ask is in a kubeconfig.
@@ -45,6 +48,7 @@ impl Configured {
         match self {
             Configured::AlwaysAllow => "AlwaysAllow",
             Configured::AlwaysDeny => "AlwaysDeny",
+            Configured::Abac(_) => "ABAC",
             Configured::Node => "Node",
             Configured::Rbac => "RBAC",
             Configured::Webhook(..) => "Webhook",
@@ -62,14 +66,14 @@ pub fn parse(text: &str) -> Result<Vec<Configured>, String> {
     of(&file)
 }
 
-/// What the flags `--authorization-mode` and `--authorization-webhook-*` amount to.
+/// What the flags `--authorization-mode`, `--authorization-policy-file` and `--authorization-webhook-*` amount to.
 ///
 /// # Errors
 /// What is wrong with them.
-pub fn of_modes(modes: &[String], webhook: &Value) -> Result<Vec<Configured>, String> {
+pub fn of_modes(modes: &[String], policies: Option<Policies>, webhook: &Value) -> Result<Vec<Configured>, String> {
     let mut all = Vec::new();
     for (i, mode) in modes.iter().enumerate() {
-        if !TYPES.contains(&mode.as_str()) {
+        if !TYPES.contains(&mode.as_str()) && mode != "ABAC" {
             return Err(format!("authorization-mode {mode:?} is not a valid mode"));
         }
         if modes[..i].contains(mode) {
@@ -80,6 +84,7 @@ pub fn of_modes(modes: &[String], webhook: &Value) -> Result<Vec<Configured>, St
                 return Err("authorization-mode Webhook's authorization config file not passed".into());
             }
             "Webhook" => all.push(value!({"type": "Webhook", "name": "default", "webhook": webhook.clone()})),
+            "ABAC" => {}
             mode => all.push(value!({"type": mode, "name": mode.to_lowercase()})),
         }
     }
@@ -89,7 +94,16 @@ pub fn of_modes(modes: &[String], webhook: &Value) -> Result<Vec<Configured>, St
     if !webhook["connectionInfo"]["kubeConfigFile"].str().is_empty() && !modes.iter().any(|m| m == "Webhook") {
         return Err("cannot specify --authorization-webhook-config-file without mode Webhook".into());
     }
-    all.iter().map(configured).collect()
+    let abac = modes.iter().position(|mode| mode == "ABAC");
+    if policies.is_some() && abac.is_none() {
+        return Err("cannot specify --authorization-policy-file without mode ABAC".into());
+    }
+    let mut all = all.iter().map(configured).collect::<Result<Vec<_>, _>>()?;
+    if let Some(at) = abac {
+        let policies = policies.ok_or("authorization-mode ABAC's authorization policy file not passed")?;
+        all.insert(at, Configured::Abac(policies));
+    }
+    Ok(all)
 }
 
 fn default(file: &mut Value) {

@@ -89,10 +89,15 @@ fn modes_of_flags() {
     let webhook = value!({"connectionInfo": {"kubeConfigFile": "/x"}, "subjectAccessReviewVersion": "v1beta1"});
     let read = |modes: &[&str], webhook: &Value| {
         let modes: Vec<String> = modes.iter().map(|m| m.to_string()).collect();
-        of_modes(&modes, webhook).map(|all| all.iter().map(Configured::kind).collect::<Vec<_>>())
+        let policies = modes.iter().any(|m| m == "ABAC").then(|| Policies::parse("p", "{}").unwrap());
+        of_modes(&modes, policies, webhook).map(|all| all.iter().map(Configured::kind).collect::<Vec<_>>())
     };
     assert_eq!(read(&["Node", "RBAC"], &Value::Null), Ok(vec!["Node", "RBAC"]));
     assert_eq!(read(&["Webhook", "AlwaysDeny"], &webhook), Ok(vec!["Webhook", "AlwaysDeny"]));
+    assert_eq!(read(&["Node", "ABAC", "RBAC"], &Value::Null), Ok(vec!["Node", "ABAC", "RBAC"]));
+    let policies = || Policies::parse("p", "{}").ok();
+    assert!(of_modes(&["ABAC".into()], None, &Value::Null).is_err());
+    assert!(of_modes(&["RBAC".into()], policies(), &Value::Null).is_err());
     for (modes, webhook) in [
         (&["Webhook"][..], &Value::Null),
         (&["RBAC"], &webhook),

@@ -1,5 +1,6 @@
 //! Authorization: may this user do this? Asked in order; the first opinion decides (upstream `authorizer.Authorizer`).
 
+pub mod abac;
 pub mod always;
 pub mod chain;
 pub mod changes;

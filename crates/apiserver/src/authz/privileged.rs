@@ -56,6 +56,7 @@ impl Authorizers {
             steps.push(match one {
                 Configured::AlwaysAllow => Step::Local(Box::new(Counted(AlwaysAllow, named))),
                 Configured::AlwaysDeny => Step::Local(Box::new(Counted(AlwaysDeny, named))),
+                Configured::Abac(policies) => Step::Local(Box::new(Counted(policies, named))),
                 Configured::Rbac => Step::Local(Box::new(Counted(self.rbac.clone(), named))),
                 Configured::Node => {
                     let missing = "authorizer type Node is not allowed if it was not enabled at initial server startup";

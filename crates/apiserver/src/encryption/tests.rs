@@ -1,12 +1,13 @@
 use super::*;
+use crate::surroundings::System;
 use crate::testing::server_on;
 use crate::user::{MASTERS, User};
 use canopus_api::{Gvr, Target, value};
 use canopus_store::{Limits, memory::MemoryStore};
 
-fn config(providers: &str) -> Config {
+fn config(providers: &str) -> String {
     let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources: ";
-    Config::parse(&format!("{head}[{{resources: [secrets], providers: {providers}}}]")).unwrap()
+    format!("{head}[{{resources: [secrets], providers: {providers}}}]")
 }
 
 const A: &str = "[aescbc: {keys: [{name: key1, secret: YWFhYWFhYWFhYWFhYWFhYQ==}]}, identity: {}]";
@@ -16,7 +17,7 @@ const BOTH: &str = "[secretbox: {keys: [{name: key2, secret: YmJiYmJiYmJiYmJiYmJ
 #[tokio::test]
 async fn secrets_are_not_to_be_read_from_the_store() {
     let raw: Arc<dyn Store> = Arc::new(MemoryStore::new(Limits::default()).unwrap());
-    let encryption = Encryption::new(config(A));
+    let encryption = Encryption::start(&config(A), Arc::new(System), true).await.unwrap();
     let server = server_on(Arc::new(EncryptedStore::new(raw.clone(), encryption.clone())), Default::default()).await;
     let admin = User::new("admin", &[MASTERS]);
     let target = |plural: &str| Target::new(&Gvr::new("", "v1", plural), "default", "s");
@@ -38,7 +39,8 @@ async fn secrets_are_not_to_be_read_from_the_store() {
     // Nothing to write, until the first key is another.
     let same = server.update(&admin, &target("secrets"), (*read.value()).clone(), &options).await.unwrap();
     assert_eq!(same.object.revision, read.revision);
-    encryption.replace(config(BOTH));
+    encryption.reload(&config(BOTH)).await.unwrap();
+    assert!(encryption.reload("kind: none").await.is_err(), "and changes nothing");
     let again = server.update(&admin, &target("secrets"), (*read.value()).clone(), &options).await.unwrap();
     assert!(again.object.revision > read.revision);
     assert!(stored(key).await.starts_with(b"k8s:enc:secretbox:v1:key2:"));

@@ -113,7 +113,7 @@ impl Transformer {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], &'static str> {
+pub fn random<const N: usize>() -> Result<[u8; N], &'static str> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| "no randomness")?;
     Ok(bytes)

@@ -28,6 +28,12 @@ async fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
         checks.push(Check { name: "etcd-readiness", result: store });
         checks.push(Check { name: "informer-sync", result: unless(!started, "not finished") });
     }
+    if endpoint != "livez"
+        && let Some(encryption) = server.encryption.get()
+        && let Some(result) = encryption.check().await
+    {
+        checks.push(Check { name: "kms-providers", result });
+    }
     checks.push(Check { name: "poststarthook/rbac/bootstrap-roles", result: unless(!started, "not finished") });
     if endpoint == "readyz" {
         let closing = server.closing.is_cancelled();

@@ -2,11 +2,13 @@
 //! extension API servers, and what the `proxy` subresources lead to.
 //!
 //! [`Outgoing::post`] asks a webhook: a JSON document there, one back. [`Outgoing::send`] is any request with a bounded
-//! answer. [`forward::forward`] passes a client's request on, with its stream and upgrade.
+//! answer. [`forward::forward`] passes a client's request on, with its stream and upgrade. [`grpc::Channel`] is for servers of gRPC.
 
 mod destination;
 pub mod forward;
+pub mod grpc;
 pub mod html;
+pub mod message;
 mod pool;
 pub mod resolve;
 pub mod tls;

@@ -1,7 +1,7 @@
-//! Spans as the OpenTelemetry Protocol has them (`opentelemetry/proto/trace/v1/trace.proto`): as much of Protocol Buffers as
-//! that takes.
+//! Spans as the OpenTelemetry Protocol has them (`opentelemetry/proto/trace/v1/trace.proto`).
 
 use super::{Attribute, Attributes, Span};
+use crate::outgoing::message::Message;
 use canopus_api::Time;
 
 /// Upstream's instrumentation scopes: of requests, and of what happens within them.
@@ -11,58 +11,21 @@ const INTERNAL: u64 = 1;
 const SERVER: u64 = 2;
 const ERROR: u64 = 2;
 
-/// One message.
-#[derive(Default)]
-pub struct Message(Vec<u8>);
-
-impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    fn number(mut self, field: u32, value: u64) -> Message {
-        self.varint(u64::from(field) << 3);
-        self.varint(value);
-        self
-    }
-
-    fn fixed(mut self, field: u32, value: u64) -> Message {
-        self.varint(u64::from(field) << 3 | 1);
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn bytes(mut self, field: u32, value: &[u8]) -> Message {
-        self.varint(u64::from(field) << 3 | 2);
-        self.varint(value.len() as u64);
-        self.0.extend_from_slice(value);
-        self
-    }
-
-    fn message(self, field: u32, inner: Message) -> Message {
-        self.bytes(field, &inner.0)
-    }
-
-    fn attributes(self, field: u32, attributes: &Attributes) -> Message {
-        attributes.iter().fold(self, |message, (key, value)| {
-            let value = match value {
-                Attribute::Text(text) => Message::default().bytes(1, text.as_bytes()),
-                // A negative number is its two's complement.
-                Attribute::Number(number) => Message::default().number(3, *number as u64),
-            };
-            message.message(field, Message::default().bytes(1, key.as_bytes()).message(2, value))
-        })
-    }
+fn with_attributes(message: Message, field: u32, attributes: &Attributes) -> Message {
+    attributes.iter().fold(message, |message, (key, value)| {
+        let value = match value {
+            Attribute::Text(text) => Message::default().bytes(1, text.as_bytes()),
+            // A negative number is its two's complement.
+            Attribute::Number(number) => Message::default().number(3, *number as u64),
+        };
+        message.message(field, Message::default().bytes(1, key.as_bytes()).message(2, value))
+    })
 }
 
 /// An ExportTraceServiceRequest.
 pub fn request(instance: &str, spans: &[Span]) -> Vec<u8> {
     let about = vec![("service.name", "apiserver".into()), ("service.instance.id", instance.into())];
-    let mut of_resource = Message::default().message(1, Message::default().attributes(1, &about));
+    let mut of_resource = Message::default().message(1, with_attributes(Message::default(), 1, &about));
     for (scope, server) in [(REQUESTS, true), (PARTS, false)] {
         let scope = Message::default().message(1, Message::default().bytes(1, scope.as_bytes()));
         let mut some = false;
@@ -74,7 +37,7 @@ pub fn request(instance: &str, spans: &[Span]) -> Vec<u8> {
             of_resource = of_resource.message(2, of_scope);
         }
     }
-    Message::default().message(1, of_resource).0
+    Message::default().message(1, of_resource).finish()
 }
 
 fn nanoseconds(time: Time) -> u64 {
@@ -90,8 +53,8 @@ fn span(span: &Span) -> Message {
         .bytes(5, span.name.as_bytes())
         .number(6, if span.server { SERVER } else { INTERNAL })
         .fixed(7, nanoseconds(span.start))
-        .fixed(8, nanoseconds(span.end))
-        .attributes(9, &span.attributes);
+        .fixed(8, nanoseconds(span.end));
+    message = with_attributes(message, 9, &span.attributes);
     if let Some((trace, id)) = &span.link {
         message = message.message(13, Message::default().bytes(1, trace).bytes(2, id));
     }

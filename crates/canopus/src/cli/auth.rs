@@ -119,12 +119,15 @@ fn duration_text(text: &str) -> Result<String, String> {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Authorization")]
 pub struct AuthzArgs {
-    /// Who is asked, in this order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
+    /// Who is asked, in this order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny [default: Node,RBAC]
     #[arg(long, value_name = "MODE,…", value_delimiter = ',', conflicts_with = "authorization_config")]
     pub authorization_mode: Vec<String>,
     /// Who is asked, in order, as a file (AuthorizationConfiguration); read again when it changes
     #[arg(long, value_name = "FILE")]
     pub authorization_config: Option<PathBuf>,
+    /// What ABAC allows: a policy (abac.authorization.kubernetes.io/v1beta1) on each line
+    #[arg(long, value_name = "FILE", conflicts_with = "authorization_config")]
+    pub authorization_policy_file: Option<PathBuf>,
     /// Whom Webhook asks, as a kubeconfig (SubjectAccessReview)
     #[arg(long, value_name = "FILE", conflicts_with = "authorization_config")]
     pub authorization_webhook_config_file: Option<PathBuf>,

@@ -6,7 +6,7 @@ use canopus_apiserver::audit::log::{self, Log};
 use canopus_apiserver::audit::policy::Policy;
 use canopus_apiserver::audit::webhook::{self, Webhook};
 use canopus_apiserver::audit::{Audit, Counts};
-use canopus_apiserver::encryption::{Config, EncryptedStore, Encryption};
+use canopus_apiserver::encryption::{EncryptedStore, Encryption};
 use canopus_apiserver::metrics::reloads::server_id;
 use canopus_apiserver::outgoing::{Destination, Trust};
 use canopus_apiserver::pki::Identity;
@@ -18,6 +18,7 @@ use canopus_store::Store;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -85,24 +86,59 @@ pub fn traces(server: &Arc<Server>, args: &UpArgs, shutdown: &CancellationToken)
     server.traces.set(traces).map_err(|_| anyhow!("requests are traced already"))
 }
 
+/// The first pause before an encryption configuration is tried again that could not be used, and the longest.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONG_PAUSE: Duration = Duration::from_secs(60);
+
 /// The store behind what encrypts, if there is a configuration.
-pub fn encrypted(
+pub async fn encrypted(
     store: Arc<dyn Store>,
     args: &UpArgs,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
-) -> Result<Arc<dyn Store>> {
-    let Some(path) = args.auth.encryption_provider_config.clone() else { return Ok(store) };
-    let load = move |path: &Path| -> Result<Config> {
-        Config::parse(&read(path)?).map_err(|e| anyhow!("failed to understand {}: {e}", path.display()))
-    };
-    let encryption = Encryption::new(load(&path)?);
+) -> Result<(Arc<dyn Store>, Option<Arc<Encryption>>)> {
+    let Some(path) = args.auth.encryption_provider_config.clone() else { return Ok((store, None)) };
+    let reloads = args.auth.encryption_provider_config_automatic_reload;
+    let encryption = Encryption::start(&read(&path)?, Arc::new(System), reloads).await;
+    let encryption = encryption.map_err(|e| anyhow!("failed to understand {}: {e}", path.display()))?;
     let store = EncryptedStore::new(store, encryption.clone());
-    if args.auth.encryption_provider_config_automatic_reload {
-        tasks.spawn(reload::follow(vec![path.clone()], shutdown.clone(), move || match load(&path) {
-            Ok(config) => encryption.replace(config),
-            Err(error) => tracing::error!(error = format!("{error:#}"), "the old encryption configuration stays"),
-        }));
+    if reloads {
+        let changed = Arc::new(Notify::new());
+        let notify = changed.clone();
+        tasks.spawn(reload::follow(vec![path.clone()], shutdown.clone(), move || notify.notify_one()));
+        let (encryption, shutdown) = (encryption.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = reload_encryption(&encryption, &path, &changed) => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
     }
-    Ok(Arc::new(store))
+    Ok((Arc::new(store), Some(encryption)))
+}
+
+/// Reads the file again when it changes; and once more, after a while, if that could not be used: a service that it names may
+/// not be there yet.
+async fn reload_encryption(encryption: &Encryption, path: &Path, changed: &Notify) {
+    let mut again: Option<Duration> = None;
+    loop {
+        match again {
+            None => changed.notified().await,
+            Some(pause) => {
+                let waited = tokio::time::timeout(pause, changed.notified()).await;
+                again = waited.is_err().then_some(pause);
+            }
+        }
+        let loaded = match read(path) {
+            Ok(text) => encryption.reload(&text).await.map_err(|e| anyhow!("failed to use {}: {e}", path.display())),
+            Err(error) => Err(error),
+        };
+        again = match loaded {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the old encryption configuration stays");
+                Some(again.map_or(PAUSE, |pause| (pause * 2).min(LONG_PAUSE)))
+            }
+        };
+    }
 }

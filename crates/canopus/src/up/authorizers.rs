@@ -5,6 +5,7 @@ use crate::cli::auth::AuthzArgs;
 use anyhow::{Context, Result, anyhow, bail};
 use canopus_api::value;
 use canopus_apiserver::authz::Union;
+use canopus_apiserver::authz::abac::Policies;
 use canopus_apiserver::authz::config::{self, Configured};
 use canopus_apiserver::authz::privileged;
 use canopus_apiserver::authz::rbac::Rbac;
@@ -87,6 +88,14 @@ fn parse(path: &Path) -> Result<(Vec<Configured>, String)> {
 }
 
 fn of_flags(args: &AuthzArgs) -> Result<Vec<Configured>, String> {
+    let policies = match &args.authorization_policy_file {
+        None => None,
+        Some(path) => {
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|e| format!("failed to read {name}: {e}"))?;
+            Some(Policies::parse(&name, &text)?)
+        }
+    };
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let kubeconfig = args.authorization_webhook_config_file.as_ref().map(text).unwrap_or_default();
     let webhook = value!({
@@ -101,5 +110,5 @@ fn of_flags(args: &AuthzArgs) -> Result<Vec<Configured>, String> {
         true => vec!["Node".to_string(), "RBAC".into()],
         false => args.authorization_mode.clone(),
     };
-    config::of_modes(&modes, &webhook)
+    config::of_modes(&modes, policies, &webhook)
 }

@@ -148,9 +148,13 @@ async fn control_plane(
 ) -> Result<(Arc<Server>, Pki)> {
     let data = &args.data;
     let store = store(args).await.context("failed to open the store")?;
-    let store = audit::encrypted(store, args, tasks, shutdown)?;
+    let (store, encryption) = audit::encrypted(store, args, tasks, shutdown).await?;
     let server = Server::start(store, Arc::new(System), settings(args)?).await;
     let server = server.map_err(|e| anyhow!("failed to start the API server: {e}"))?;
+
+    if let Some(encryption) = encryption {
+        server.encryption.set(encryption).map_err(|_| anyhow!("the store is encrypted already"))?;
+    }
 
     let pki = Pki::open(&data.join("pki"), System.now()).context("failed to open the certificate authority")?;
     let listener = TcpListener::bind(SocketAddr::new(args.bind_address, args.secure_port)).await;
