@@ -98,7 +98,10 @@ async fn log(
     let answer = server.gates.get()?.nodes.forward(&address, &path, request).await?;
     let answer = checked(answer).await?;
     match socket {
-        Some(socket) => socket.copy(answer.into_body()),
+        Some(socket) => {
+            let way = socket.way();
+            socket.copy(answer.into_body(), way)
+        }
         None => Ok(answer),
     }
 }

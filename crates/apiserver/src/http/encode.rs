@@ -14,7 +14,7 @@ use http::{Response, StatusCode};
 use std::sync::Arc;
 
 /// How many events one HTTP chunk carries at most.
-const COALESCE: usize = 50;
+pub const COALESCE: usize = 50;
 /// A list is streamed in chunks of about this size.
 const CHUNK: usize = 64 * 1024;
 /// After so many items that took some work, others have their turn.
@@ -104,17 +104,18 @@ impl View<'_> {
         }
     }
 
-    /// A stream of events, several to a chunk when they come fast.
+    /// A stream of events, up to `together` of them to a chunk when they come fast.
     pub fn watch(
         &self,
         watch: Watch,
+        together: usize,
         clock: Arc<dyn crate::surroundings::Surroundings>,
         running: Running,
     ) -> Response<Body> {
         let sent = running.events();
         let (served, accept, include) = (self.served.clone(), self.accept, self.include);
         let mut first = true;
-        let chunks = watch.ready_chunks(COALESCE).map(move |events| {
+        let chunks = watch.ready_chunks(together).map(move |events| {
             let mut frames = events.iter().map(|event| {
                 let _ = &running;
                 let headers = std::mem::take(&mut first);

@@ -222,7 +222,7 @@ fn observed(
         429 => requests.terminated(key.clone(), code),
         504 if took >= server.settings.request_timeout => requests.aborted(key.clone()),
         // One that goes on is counted when it ends.
-        200 if key.verb == "WATCH" => return,
+        101 | 200 if key.verb == "WATCH" => return,
         _ => {}
     }
     requests.done(key, code, took, hyper::body::Body::size_hint(response.body()).exact());

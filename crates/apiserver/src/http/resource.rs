@@ -1,7 +1,8 @@
 //! Requests about resources: from verb and subresource to the handler.
 
-use super::encode::{View, include_object};
-use super::negotiate::{self, Accept, Offer, Shape};
+use super::encode::{COALESCE, View, include_object};
+use super::negotiate::{self, Accept, Encoding, Offer, Shape};
+use super::stream::{As, Socket};
 use super::{Body, Call, body, connect};
 use crate::handlers::Written;
 use crate::handlers::decode::{NO_KIND, strictness, unrecognized};
@@ -19,7 +20,7 @@ use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) -> Result<Response<Body>> {
+pub async fn answer(server: &Arc<Server>, call: Call, mut request: Request<Incoming>) -> Result<Response<Body>> {
     let target = unpinned(&call);
     let served = server.served(&target.gvr)?.clone();
     let _part = super::trace::handler(&call);
@@ -56,10 +57,18 @@ pub async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>
             if options.timeout_seconds.unwrap_or(0) == 0 {
                 options.timeout_seconds = Some(watch_timeout(server));
             }
+            let socket = Socket::take_any(&mut request)?;
             let watch = server.watch(&target, &options).await?;
             let watch = watch.take_until(server.closing.clone().cancelled_owned()).boxed();
             let key = super::metric_key(&call.info, false, &call.headers);
-            Ok(view.watch(watch, server.surroundings.clone(), Running::new(server.clone(), key)))
+            let running = Running::new(server.clone(), key);
+            match socket {
+                None => Ok(view.watch(watch, COALESCE, server.surroundings.clone(), running)),
+                Some(socket) => {
+                    let body = view.watch(watch, 1, server.surroundings.clone(), running).into_body();
+                    socket.copy(body, if view.accept.encoding == Encoding::Protobuf { As::Unframed } else { As::Text })
+                }
+            }
         }
         "delete" | "deletecollection" => delete(server, &call, &target, &view, request).await,
         _ => write(server, &call, &target, &view, request).await,

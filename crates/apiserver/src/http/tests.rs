@@ -6,6 +6,7 @@ mod metrics;
 mod openapi;
 mod protobuf;
 mod slow;
+mod websocket;
 
 use super::Peer;
 use super::serve::{Patience, talk};
