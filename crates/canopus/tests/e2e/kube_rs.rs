@@ -348,11 +348,15 @@ spec:
         let mut input = process.stdin().expect("its input");
         let mut output = process.stdout().expect("its output");
         let status = process.take_status().expect("a status");
-        input.write_all(&[b'x'; 100_000]).await.expect("written");
-        input.shutdown().await.expect("closed");
-        drop(input);
         let mut all = Vec::new();
-        output.read_to_end(&mut all).await.expect("read");
+        let write = async {
+            input.write_all(&[b'x'; 100_000]).await.expect("written");
+            input.shutdown().await.expect("closed");
+            drop(input);
+        };
+        // Who only writes is not heard any more as soon as the echo fills the client's buffers.
+        let (_, read) = tokio::join!(write, output.read_to_end(&mut all));
+        read.expect("read");
         assert_eq!(all.len(), 100_000);
         let status = status.await.expect("how it ended");
         assert_eq!(status.reason.as_deref(), Some("NonZeroExitCode"), "{status:?}");
