@@ -137,21 +137,28 @@ impl RemoteKeys {
     }
 
     async fn document(&self, outgoing: &Outgoing, url: &str) -> Result<Value, String> {
-        let uri: Uri = url.parse().map_err(|e| format!("{url:?}: {e}"))?;
-        if uri.scheme_str() != Some("https") {
-            return Err(format!("{url:?} is not an https URL"));
-        }
-        let to = Destination::url(url, self.trust.clone())?;
-        let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        let request = Request::get(path).header(header::ACCEPT, "application/json").body(Bytes::new());
-        let request = request.map_err(|e| e.to_string())?;
-        let answer = outgoing.send(&to, request, PATIENCE).await.map_err(|e: Failure| e.to_string())?;
-        if !answer.status().is_success() {
-            return Err(format!("{url}: {}", answer.status()));
-        }
-        if answer.body().len() > MAX_LENGTH {
-            return Err(format!("{url}: the document is too long"));
-        }
-        json::parse(answer.body()).map_err(|e| format!("{url}: {e}"))
+        let document = get(outgoing, url, &self.trust, None).await?;
+        json::parse(&document).map_err(|e| format!("{url}: {e}"))
     }
+}
+
+/// What is at an address, for who comes with this token.
+pub async fn get(outgoing: &Outgoing, url: &str, trust: &Trust, token: Option<String>) -> Result<Bytes, String> {
+    let uri: Uri = url.parse().map_err(|e| format!("{url:?}: {e}"))?;
+    if uri.scheme_str() != Some("https") {
+        return Err(format!("{url:?} is not an https URL"));
+    }
+    let mut to = Destination::url(url, trust.clone())?;
+    to.authorization = token.map(|token| format!("Bearer {token}"));
+    let path = uri.path_and_query().map_or("/", |p| p.as_str());
+    let request = Request::get(path).header(header::ACCEPT, "application/json").body(Bytes::new());
+    let request = request.map_err(|e| e.to_string())?;
+    let answer = outgoing.send(&to, request, PATIENCE).await.map_err(|e: Failure| e.to_string())?;
+    if !answer.status().is_success() {
+        return Err(format!("{url}: {}", answer.status()));
+    }
+    if answer.body().len() > MAX_LENGTH {
+        return Err(format!("{url}: the document is too long"));
+    }
+    Ok(answer.into_body())
 }

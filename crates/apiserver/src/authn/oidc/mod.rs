@@ -1,6 +1,7 @@
 //! Tokens of OpenID Connect issuers, and of any that publish their keys that way (upstream `token/oidc`, KEP-3331).
 
 pub mod claims;
+mod distributed;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -41,17 +42,19 @@ pub struct Issuer {
     hash: String,
     settings: Settings,
     keys: RemoteKeys,
+    /// Those whom its tokens refer to for claims.
+    others: distributed::Others,
 }
 
 impl Issuer {
     pub fn new(settings: Settings) -> Issuer {
         let keys = RemoteKeys::new(&settings.issuer, &settings.discovery, settings.trust.clone());
-        Issuer { hash: hash(&settings.issuer), settings, keys }
+        Issuer { hash: hash(&settings.issuer), settings, keys, others: Default::default() }
     }
 
-    /// The claims of a token that this issuer has signed, for us, and for now.
-    async fn verify(&self, outgoing: &Outgoing, token: &str, now: i64) -> Result<Value, String> {
-        let keys = self.keys.get(outgoing).await.map_err(|e| format!("authenticator not initialized: {e}"))?;
+    /// The claims of a token that was signed with one of the keys, for us, and for now.
+    async fn verify(&self, from: &RemoteKeys, outgoing: &Outgoing, token: &str, now: i64) -> Result<Value, String> {
+        let keys = from.get(outgoing).await.map_err(|e| format!("authenticator not initialized: {e}"))?;
         let unverified = jwt::unverified_claims(token).ok_or("malformed jwt")?;
         self.check_times_and_audience(&unverified, now)?;
         let algorithm = jwt::algorithm(token).unwrap_or_default();
@@ -60,7 +63,7 @@ impl Issuer {
             return Err(format!("id token signed with unsupported algorithm, expected [{known}] got {algorithm:?}"));
         }
         let verified = match jwt::verify(&keys, token) {
-            Err(jwt::Error::NoKey | jwt::Error::Signature) => match self.keys.newer(outgoing, &keys).await {
+            Err(jwt::Error::NoKey | jwt::Error::Signature) => match from.newer(outgoing, &keys).await {
                 Some(newer) => jwt::verify(&newer, token),
                 None => Err(jwt::Error::Signature),
             },
@@ -96,8 +99,19 @@ impl Issuer {
     async fn check(&self, server: &Server, token: &str) -> Result<crate::User, Unauthenticated> {
         let failed = |e: String| Unauthenticated(format!("oidc: verify token: oidc: {e}"));
         let now = server.surroundings.now().unix();
-        let claims = self.verify(&server.outgoing, token, now).await.map_err(failed)?;
+        let mut claims = self.verify(&self.keys, &server.outgoing, token, now).await.map_err(failed)?;
+        let expanded = distributed::expand(self, &server.outgoing, &mut claims, now).await;
+        expanded.map_err(|e| Unauthenticated(format!("oidc: could not expand distributed claims: {e}")))?;
         Ok(self.settings.claims.user(&claims)?.authenticated())
+    }
+}
+
+/// Who says to have issued a token.
+fn issuer_of(unverified: &Value) -> &str {
+    match unverified["iss"].str() {
+        // As Google's tokens once said.
+        "accounts.google.com" => "https://accounts.google.com",
+        named => named,
     }
 }
 
@@ -149,11 +163,9 @@ impl TokenAuthenticator for Issuers {
         audiences: &[String],
     ) -> Result<Option<Reviewed>, Unauthenticated> {
         let named = match jwt::unverified_claims(token) {
-            Some(claims) => claims["iss"].str().to_string(),
+            Some(claims) => issuer_of(&claims).to_string(),
             None => return Ok(None),
         };
-        // As Google's tokens once said.
-        let named = if named == "accounts.google.com" { "https://accounts.google.com" } else { &named };
         let issuer = self.current.read().iter().find(|issuer| issuer.settings.issuer == named).cloned();
         let Some(issuer) = issuer else { return Ok(None) };
         // The issuer's audiences are its own affair: who is let in here may be shown to whom we stand for.

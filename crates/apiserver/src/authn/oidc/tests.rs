@@ -16,6 +16,8 @@ struct Provider {
     /// Those it publishes.
     keys: Arc<Mutex<Vec<Value>>>,
     asked: Arc<AtomicUsize>,
+    /// What it says to those who ask for claims.
+    told: Arc<Mutex<String>>,
 }
 
 fn key(algorithm: &'static rcgen::SignatureAlgorithm) -> SigningKey {
@@ -24,7 +26,8 @@ fn key(algorithm: &'static rcgen::SignatureAlgorithm) -> SigningKey {
 
 async fn provider() -> Provider {
     let (keys, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
-    let (published, count) = (keys.clone(), asked.clone());
+    let told = Arc::new(Mutex::new(String::new()));
+    let (published, count, claims) = (keys.clone(), asked.clone(), told.clone());
     let (port, ca, _) = listen(move |parts, _| {
         let at = parts.uri.authority().map(ToString::to_string);
         let host = at.unwrap_or_else(|| parts.headers["host"].to_str().unwrap().to_string());
@@ -36,12 +39,13 @@ async fn provider() -> Provider {
                 count.fetch_add(1, Ordering::Relaxed);
                 value!({"keys": Value::Array(published.lock().clone())})
             }
+            "/claims" if parts.headers["authorization"] == "Bearer please" => return (200, claims.lock().clone()),
             _ => return (404, "{}".into()),
         };
         (200, json::to_string(&document))
     })
     .await;
-    Provider { url: format!("https://localhost:{port}/tenant"), ca, keys, asked }
+    Provider { url: format!("https://localhost:{port}/tenant"), ca, keys, asked, told }
 }
 
 impl Provider {
@@ -211,6 +215,38 @@ async fn others_take_over_when_their_keys_are_known() {
     assert!(ask(&server, &issuers, &second).await.is_ok_and(|user| user != "nobody"));
 }
 
+#[tokio::test]
+async fn groups_that_are_elsewhere() {
+    let (server, provider) = (server().await, provider().await);
+    let (good, other) = (key(&rcgen::PKCS_ECDSA_P256_SHA256), key(&rcgen::PKCS_ECDSA_P256_SHA256));
+    provider.publish(&[&good]);
+    let issuers = provider.issuers("", PLAIN);
+    let told = provider.told.clone();
+    let elsewhere = provider.url.replace("/tenant", "/claims");
+    let token = good.sign(&provider.claims(value!({
+        "_claim_names": {"roles": "src"},
+        "_claim_sources": {"src": {"endpoint": &elsewhere, "access_token": "please"}},
+    })));
+    let token = token.unwrap();
+    let say = |key: &SigningKey, change: Value| *told.lock() = key.sign(&provider.claims(change)).unwrap();
+    say(&good, value!({"roles": ["a", "b"]}));
+    let ann = r#"{"groups":["g:a","g:b","system:authenticated"],"username":"x:ann"}"#;
+    assert_eq!(ask(&server, &issuers, &token).await, Ok(ann.into()));
+    for (key, change, why) in [
+        (&other, value!({"roles": ["a"]}), "verify distributed claim token: failed to verify signature"),
+        (&good, value!({"roles": ["a"], "aud": "you"}), "verify distributed claim token: expected audience"),
+        (&good, value!({"roles": ["a"], "exp": 1}), "verify distributed claim token: token is expired"),
+        (&good, value!({"groups": ["a"]}), "did not contain claim: roles"),
+        (&good, value!({"roles": ["a"], "iss": "http://plain"}), "is not an https URL"),
+    ] {
+        say(key, change);
+        let said = ask(&server, &issuers, &token).await.unwrap_err();
+        assert!(said.contains("could not expand distributed claims") && said.contains(why), "{why}: {said}");
+    }
+    *told.lock() = "nonsense".into();
+    assert!(ask(&server, &issuers, &token).await.unwrap_err().contains("malformed token"));
+}
+
 /// What an issuer may publish that is none, and what may be in place of its keys.
 #[tokio::test]
 async fn nonsense_for_documents_and_keys() {
@@ -255,7 +291,7 @@ async fn nonsense_for_documents_and_keys() {
             })
             .await;
             let url = format!("https://localhost:{port}/tenant");
-            let provider = Provider { url, ca, keys: Arc::default(), asked: Arc::default() };
+            let provider = Provider { url, ca, keys: Arc::default(), asked: Arc::default(), told: Arc::default() };
             let issuers = provider.issuers("", PLAIN);
             let token = key(&rcgen::PKCS_ECDSA_P256_SHA256).sign(&provider.claims(Value::object())).unwrap();
             assert!(ask(&server, &issuers, &token).await.is_err(), "{shown}");
