@@ -251,6 +251,11 @@ impl Generator<'_> {
             "ListKind::Atomic".into()
         };
         let said = |word: &str| words.iter().any(|w| w == word);
+        let map_atomic = match (said("granular"), atomic && is_map) {
+            (true, _) => Some(false),
+            (_, true) => Some(true),
+            _ => None,
+        };
         let required = required && !said("optional");
         let empty = match (said("always"), said("omitempty"), said("pointer")) {
             (true, _, _) => "Written",
@@ -263,10 +268,10 @@ impl Generator<'_> {
         let strategy = word("patch=").unwrap_or("");
         let has = |s: &str| strategy.split(',').any(|x| x == s);
         format!(
-            "Field {{ name: {name:?}, ty: {}, required: {required}, empty: Empty::{empty}, list: {list}, listed: {}, map_atomic: {}, patch: PatchStrategy {{ merge_key: {:?}, merge: {}, replace: {}, retain_keys: {} }}, default: {:?} }}",
+            "Field {{ name: {name:?}, ty: {}, required: {required}, empty: Empty::{empty}, list: {list}, listed: {}, map_atomic: {:?}, patch: PatchStrategy {{ merge_key: {:?}, merge: {}, replace: {}, retain_keys: {} }}, default: {:?} }}",
             self.field_type(schema),
             list_is_said(words),
-            atomic && is_map,
+            map_atomic,
             word("merge="),
             has("merge"),
             has("replace"),

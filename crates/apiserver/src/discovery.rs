@@ -58,10 +58,14 @@ fn resource_list(group: &str, version: &Version) -> Value {
         }
     }
     resources.sort_by(|a, b| a["name"].str().cmp(b["name"].str()));
-    value!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version.name),
-        "resources": Value::Array(resources),
-    })
+    let mut list = value!({
+        "kind": "APIResourceList", "groupVersion": api_version(group, version.name), "resources": Value::Array(resources),
+    });
+    // Upstream's oldest group leaves it out.
+    if !group.is_empty() {
+        list.set("apiVersion", "v1");
+    }
+    list
 }
 
 fn singular(info: &InfoOf) -> String {

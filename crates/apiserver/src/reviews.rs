@@ -3,12 +3,13 @@
 use crate::authz::chain::aggregate;
 use crate::authz::{Attributes, Decision};
 use crate::handlers::Written;
+use crate::handlers::decode::place_namespace;
 use crate::served::Served;
 use crate::server::Server;
 use crate::user::User;
 use canopus_api::selectors::{FieldTerm, Requirement};
 use canopus_api::{
-    Errors, Field, FieldSelector, LabelSelector, Object, Result, Status, Target, Value, WriteOptions, value,
+    Errors, Field, FieldSelector, Gvk, LabelSelector, Object, Result, Status, Target, Value, WriteOptions, value,
 };
 use std::sync::Arc;
 
@@ -22,29 +23,48 @@ impl Server {
         options: &WriteOptions,
     ) -> Result<Written> {
         let warnings = self.decode(served, &mut body, options)?;
-        let mut errors = Errors::new();
-        served.resource.validate(&Field::root(&body), &mut errors);
-        if !errors.is_empty() {
-            return Err(Status::invalid(&served.info().gvk(), "", errors));
+        let kind = served.info().kind;
+        if kind == "LocalSubjectAccessReview" {
+            place_namespace(&target.namespace, &mut body)?;
         }
-        let status = match served.info().plural {
-            "selfsubjectreviews" => value!({"userInfo": user_info(user)}),
-            "selfsubjectaccessreviews" => self.access(user, &body["spec"]).await?,
-            "subjectaccessreviews" => self.access(&subject(&body["spec"]), &body["spec"]).await?,
-            "localsubjectaccessreviews" => {
-                if body["spec"]["resourceAttributes"]["namespace"].str() != target.namespace {
+        self.own(served, None, &mut body, "", options);
+        let mut errors = Errors::new();
+        let bare = without_managed_fields(&body);
+        served.resource.validate(&Field::root(&bare), &mut errors);
+        if !errors.is_empty() {
+            // Upstream does not say of what kind.
+            return Err(Status::invalid(&Gvk::new(served.info().group, "", ""), "", errors));
+        }
+        let spec = &body["spec"];
+        let status = match kind {
+            "SelfSubjectReview" => value!({"userInfo": user_info(user)}),
+            "SelfSubjectAccessReview" => self.access(user, spec).await?,
+            "SubjectAccessReview" => self.access(&subject(spec), spec).await?,
+            "LocalSubjectAccessReview" => {
+                if spec["resourceAttributes"]["namespace"].str() != target.namespace {
                     let message =
                         format!("spec.resourceAttributes.namespace must match namespace: {}", target.namespace);
                     return Err(Status::bad_request(message));
                 }
-                self.access(&subject(&body["spec"]), &body["spec"]).await?
+                self.access(&subject(spec), spec).await?
             }
-            "selfsubjectrulesreviews" => self.rules(user, &body["spec"])?,
-            "tokenreviews" => self.token_review(&body["spec"]).await?,
+            "SelfSubjectRulesReview" => self.rules(user, spec)?,
+            "TokenReview" if spec["token"].is_empty() => {
+                return Err(Status::bad_request("token is required for TokenReview in authentication"));
+            }
+            "TokenReview" => self.token_review(spec).await?,
             _ => return Err(Status::no_such_resource()),
         };
         body.set("status", status);
-        body.set("metadata", value!({}));
+        // These two are answered with an object of their own.
+        match kind {
+            "SelfSubjectReview" => body.set("metadata", value!({"creationTimestamp": self.surroundings.now()})),
+            "SelfSubjectRulesReview" => {
+                body.set("metadata", value!({}));
+                body.set("spec", value!({}));
+            }
+            _ => {}
+        }
         let object = Arc::new(Object::from_value(body, &[], 0));
         Ok(Written { object, created: true, warnings })
     }
@@ -142,12 +162,16 @@ impl Server {
                 Err(error) => why.push(error.to_string()),
             }
         }
-        let mut status = value!({"user": {}});
-        if let Some(error) = aggregate(&why) {
-            status.set("error", error);
-        }
-        Ok(status)
+        let error = aggregate(&why).unwrap_or_else(|| "invalid bearer token".into());
+        Ok(value!({"user": {}, "error": error}))
     }
+}
+
+/// What clients have sent: who owns which field is no part of it.
+fn without_managed_fields(body: &Value) -> Value {
+    let mut bare = body.clone();
+    bare.obj_mut("metadata").remove("managedFields");
+    bare
 }
 
 /// What a review's selector demands. What it says that no authorizer understands is left out, which asks for more.

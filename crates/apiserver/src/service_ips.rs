@@ -142,10 +142,22 @@ fn held(service: &Value) -> Vec<Ipv4Addr> {
     ips
 }
 
-/// A Service that doesn't say has addresses of the one family there is.
-fn families(spec: &mut canopus_api::Map) {
-    spec.entry("ipFamilies", || value!(["IPv4"]));
-    spec.entry("ipFamilyPolicy", || "SingleStack".into());
+/// Which addresses a Service has that doesn't say: those of the one family there is; those of all families where somebody
+/// else makes its endpoints, as upstream.
+fn families(service: &mut Value, old: Option<&Value>) {
+    let spec = service.obj_mut("spec");
+    let empty = |name: &str| spec.get(name).is_none_or(Value::is_empty);
+    let anybodys = spec.get("clusterIP").is_some_and(|ip| ip.str() == "None") && empty("selector");
+    let policy = match old.map(|old| old["spec"]["ipFamilyPolicy"].str()).filter(|policy| !policy.is_empty()) {
+        Some(policy) => policy,
+        None if anybodys => "RequireDualStack",
+        None => "SingleStack",
+    };
+    let policy = spec.entry("ipFamilyPolicy", || policy.into()).str().to_string();
+    let both = anybodys && policy != "SingleStack";
+    if spec.get("ipFamilies").is_none_or(Value::is_empty) {
+        spec.insert("ipFamilies", if both { value!(["IPv4", "IPv6"]) } else { value!(["IPv4"]) });
+    }
 }
 
 impl Server {
@@ -180,7 +192,11 @@ impl Server {
     ) -> Result<Vec<Ipv4Addr>> {
         let kind = object["spec"]["type"].str();
         let wanted = object["spec"]["clusterIP"].str().to_string();
-        if kind == "ExternalName" || wanted == "None" {
+        if kind == "ExternalName" {
+            return Ok(Vec::new());
+        }
+        if wanted == "None" {
+            families(object, old);
             return Ok(Vec::new());
         }
         if let Some(old) = old
@@ -191,7 +207,7 @@ impl Server {
             for field in ["clusterIP", "clusterIPs"] {
                 object.obj_mut("spec").insert(field, &old["spec"][field]);
             }
-            families(object.obj_mut("spec"));
+            families(object, Some(old));
             return Ok(Vec::new());
         }
         let ip = match wanted.is_empty() {
@@ -205,7 +221,7 @@ impl Server {
         let spec = object.obj_mut("spec");
         spec.insert("clusterIP", ip.to_string());
         spec.insert("clusterIPs", value!([ip.to_string()]));
-        families(spec);
+        families(object, old);
         Ok(if dry_run { Vec::new() } else { vec![ip] })
     }
 

@@ -97,7 +97,8 @@ pub struct Field {
     /// Whether upstream says what kind of list it is.
     pub listed: bool,
     /// A map or object that server-side apply replaces as a whole.
-    pub map_atomic: bool,
+    /// Whether it is replaced as a whole, where the field itself says that of its map or object.
+    pub map_atomic: Option<bool>,
     pub patch: PatchStrategy,
     /// JSON.
     pub default: Option<&'static str>,
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(ports.list, ListKind::Map(&["port", "protocol"]));
         assert_eq!(ports.patch.merge_key, Some("port"));
         assert_eq!(field("io.k8s.api.core.v1.ServicePort", "protocol").default, Some("\"TCP\""));
-        assert!(field("io.k8s.api.core.v1.ServiceSpec", "selector").map_atomic);
+        assert!(field("io.k8s.api.core.v1.ServiceSpec", "selector").map_atomic == Some(true));
         assert!(field("io.k8s.api.apps.v1.DeploymentSpec", "strategy").patch.retain_keys);
         assert_eq!(field("io.k8s.api.core.v1.Secret", "data").ty, FieldType::Map(&FieldType::Bytes));
         assert!(lookup("io.k8s.api.core.v1.ObjectReference").unwrap().get().atomic);

@@ -150,8 +150,9 @@ fn property(field: &Field, text: &str, out: &mut Vec<u8>) {
         }
         ListKind::Atomic => {}
     }
-    if field.map_atomic {
-        out.extend_from_slice(b",\"x-kubernetes-map-type\":\"atomic\"");
+    if let Some(atomic) = field.map_atomic {
+        out.extend_from_slice(b",\"x-kubernetes-map-type\":");
+        string(if atomic { "atomic" } else { "granular" }, out);
     }
     if let Some(key) = field.patch.merge_key {
         out.extend_from_slice(b",\"x-kubernetes-patch-merge-key\":");

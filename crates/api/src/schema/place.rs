@@ -48,7 +48,7 @@ impl<'a> Schema<'a> {
 /// The type of one place and how its field treats lists and maps.
 #[derive(Clone, Copy)]
 pub enum Place<'a> {
-    Table { ty: FieldType, list: ListKind, map_atomic: bool },
+    Table { ty: FieldType, list: ListKind, map_atomic: Option<bool> },
     Custom(&'a Structural),
 }
 
@@ -140,7 +140,7 @@ impl<'a> Place<'a> {
 
     /// The place of an item or value whose list kind no field states.
     pub fn inner(ty: &FieldType) -> Place<'a> {
-        Place::Table { ty: *ty, list: ListKind::Atomic, map_atomic: false }
+        Place::Table { ty: *ty, list: ListKind::Atomic, map_atomic: None }
     }
 
     pub fn atom(self) -> Atom<'a> {
@@ -152,8 +152,10 @@ impl<'a> Place<'a> {
             FieldType::Ref(id) => {
                 let ty = id.get();
                 match ty.shape {
-                    Shape::Object => Atom::Object { ty: ty.into(), atomic: map_atomic || ty.atomic },
-                    Shape::RawExtension | Shape::FieldsV1 => Atom::Map { item: Place::any(), atomic: map_atomic },
+                    Shape::Object => Atom::Object { ty: ty.into(), atomic: map_atomic.unwrap_or(ty.atomic) },
+                    Shape::RawExtension | Shape::FieldsV1 => {
+                        Atom::Map { item: Place::any(), atomic: map_atomic == Some(true) }
+                    }
                     Shape::Any | Shape::Json => Atom::Deduced,
                     Shape::Quantity | Shape::IntOrString | Shape::Time | Shape::MicroTime => {
                         Atom::Scalar(Scalar::Untyped)
@@ -164,7 +166,7 @@ impl<'a> Place<'a> {
             FieldType::Int32 | FieldType::Int64 | FieldType::Double => Atom::Scalar(Scalar::Numeric),
             FieldType::Bool => Atom::Scalar(Scalar::Boolean),
             FieldType::Array(item) => Atom::List { item: Place::inner(item), kind: list.into() },
-            FieldType::Map(item) => Atom::Map { item: Place::inner(item), atomic: map_atomic },
+            FieldType::Map(item) => Atom::Map { item: Place::inner(item), atomic: map_atomic == Some(true) },
             FieldType::Any => Atom::Deduced,
         }
     }
@@ -213,9 +215,19 @@ pub(super) fn each_inner(ty: &'static Type, map: &mut Map, each: fn(&'static Typ
     }
 }
 
+fn holds_objects(ty: &FieldType) -> bool {
+    match ty {
+        FieldType::Array(item) | FieldType::Map(item) => holds_objects(item),
+        FieldType::Ref(id) => id.get().shape == Shape::Object,
+        _ => false,
+    }
+}
+
 fn each_object(ty: &'static FieldType, value: &mut Value, each: fn(&'static Type, &mut Value)) {
     match (ty, value) {
         (FieldType::Ref(id), value) if id.get().shape == Shape::Object => each(id.get(), value),
+        // What holds no objects is left alone, and so goes on being shared.
+        (FieldType::Array(item) | FieldType::Map(item), _) if !holds_objects(item) => {}
         (FieldType::Array(item), Value::Array(items)) => items.iter_mut().for_each(|v| each_object(item, v, each)),
         (FieldType::Map(item), Value::Object(map)) => map.values_mut().for_each(|v| each_object(item, v, each)),
         _ => {}

@@ -34,7 +34,7 @@ fn field(name: &'static str, ty: FieldType) -> Field {
         empty: Empty::Omitted,
         list: ListKind::Atomic,
         listed: true,
-        map_atomic: false,
+        map_atomic: None,
         patch,
         default: None,
     }
@@ -133,7 +133,7 @@ fn build() -> &'static Type {
         vec![
             required(by_key("containers", container, &["name"])),
             volumes,
-            Field { map_atomic: true, ..field("nodeSelector", map(String)) },
+            Field { map_atomic: Some(true), ..field("nodeSelector", map(String)) },
             field("hostNetwork", Bool),
         ],
     );

@@ -55,14 +55,16 @@ impl RbacEscalation {
         Ok(())
     }
 
-    async fn check_binding(&self, request: &Request<'_>) -> Result<(), String> {
+    async fn check_binding(&self, request: &Request<'_>) -> Result<(), Status> {
         let role = &request.object["roleRef"];
         let resource = if role["kind"].str() == "Role" { "roles" } else { "clusterroles" };
         if self.may(request, "bind", resource, role["name"].str()).await {
             return Ok(());
         }
-        let rules = self.rbac.role_rules(role, scope(request))?;
-        self.confirm(request, &rules)
+        // Upstream takes the missing role for a missing binding.
+        let missing = |_| Status::not_found(&request.resource.gvr(), role["name"].str());
+        let rules = self.rbac.role_rules(role, scope(request)).map_err(missing)?;
+        self.confirm(request, &rules).map_err(|why| request.forbidden(&why))
     }
 
     /// Whether the user's own rules cover all of `wanted`.
@@ -131,12 +133,11 @@ impl Plugin for RbacEscalation {
         {
             return Ok(());
         }
-        let checked = match request.resource.plural {
-            "roles" | "clusterroles" => self.check_role(request).await,
+        match request.resource.plural {
+            "roles" | "clusterroles" => self.check_role(request).await.map_err(|why| request.forbidden(&why)),
             "rolebindings" | "clusterrolebindings" => self.check_binding(request).await,
             _ => Ok(()),
-        };
-        checked.map_err(|why| request.forbidden(&why))
+        }
     }
 }
 

@@ -120,11 +120,18 @@ async fn find(
     Ok(user)
 }
 
+const EXTRA_SPACE: &str =
+    "the provided Authorization header contains extra space before the bearer token, and is ignored";
+
 /// The token of an `Authorization: Bearer …` header.
 fn bearer(headers: &HeaderMap) -> Option<String> {
     // As in JSON, what is no text has a sign in its place: it is a token still, of nobody.
     let text = String::from_utf8_lossy(headers.get(header::AUTHORIZATION)?.as_bytes());
     let (scheme, token) = text.trim().split_once(' ')?;
+    let scheme_only = token.starts_with(' ') && scheme.eq_ignore_ascii_case("bearer");
+    if scheme_only {
+        crate::notes::warn(EXTRA_SPACE);
+    }
     let token = token.split(' ').next().unwrap_or("");
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.into())
 }

@@ -150,7 +150,7 @@ pub fn forbidden(a: &Attributes, reason: &str) -> Status {
         return Status::forbidden(&canopus_api::Gvr::default(), "", &why);
     }
     let resource = a.resource_and_subresource();
-    let scope = if a.namespace.is_empty() || (a.resource == "namespaces" && a.namespace == a.name) {
+    let scope = if a.namespace.is_empty() {
         " at the cluster scope".to_string()
     } else {
         format!(" in the namespace {:?}", a.namespace)

@@ -8,6 +8,8 @@ use crate::served::Served;
 use crate::server::{Server, TokenClaims};
 use crate::user::User;
 use canopus_api::api::split_api_version;
+use canopus_api::managed::{FieldManager, OneVersion};
+use canopus_api::schema::complete;
 use canopus_api::{Errors, Field, Gvk, Gvr, Object, Result, Status, Target, Value, WriteOptions, value};
 use canopus_resources::authentication::tokenrequest;
 use std::sync::Arc;
@@ -31,6 +33,17 @@ impl Server {
         let warnings = decode_as(&gvk, schema()?.into(), &mut body, options)?;
         tokenrequest::default(&mut body);
         place_namespace(&target.namespace, &mut body)?;
+        complete(schema()?.into(), &mut body);
+        FieldManager {
+            ty: schema()?.into(),
+            api_version: &gvk.api_version(),
+            manager: &options.field_manager,
+            subresource: &target.subresource,
+            reset: &[],
+            versions: &OneVersion,
+            now: self.surroundings.now(),
+        }
+        .update(None, &mut body);
         let mut request = Request {
             operation: Operation::Create,
             resource: served.info(),

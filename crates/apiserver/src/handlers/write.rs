@@ -172,12 +172,6 @@ impl Server {
             meta.insert("name", &target.name);
         }
         let given = |key: &str| meta.get(key).is_some_and(|v| !v.str().is_empty());
-        if !given("name") && !given("generateName") && served.info().stored {
-            let mut errors = Errors::new();
-            let root = Value::object();
-            errors.required(&Field::root(&root).at("metadata").at("name"), "name or generateName is required");
-            return Err(Status::invalid(&served.info().gvk(), "", errors));
-        }
         if given("resourceVersion") && meta.get("resourceVersion").is_some_and(|v| v.str() != "0") {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
@@ -189,7 +183,7 @@ impl Server {
         let random = self.surroundings.random();
         let meta = body.obj_mut("metadata");
         let generated = meta.get("generateName").map(Value::str).unwrap_or("").to_string();
-        if meta.get("name").is_none_or(|n| n.str().is_empty()) {
+        if !generated.is_empty() && meta.get("name").is_none_or(|n| n.str().is_empty()) {
             let cut = generated.len().min(names::MAX_GENERATE_NAME);
             let base = generated.get(..cut).unwrap_or("");
             meta.insert("name", format!("{base}{}", name_suffix(random >> 64)));
@@ -208,7 +202,14 @@ impl Server {
     }
 
     /// Works out who owns which field.
-    fn own(&self, served: &Served, old: Option<&Value>, new: &mut Value, subresource: &str, options: &WriteOptions) {
+    pub(crate) fn own(
+        &self,
+        served: &Served,
+        old: Option<&Value>,
+        new: &mut Value,
+        subresource: &str,
+        options: &WriteOptions,
+    ) {
         let api_version = served.info().gvk().api_version();
         let versions: &dyn Versions = match old {
             // Nobody owns anything yet.

@@ -38,6 +38,10 @@ impl Resource for DaemonSet {
         }
         spec.set_default("revisionHistoryLimit", 10);
         defaults::template(spec.ensure_object().entry("template", Value::object));
+        // Upstream's own form has it as a field, so that whoever writes the object writes it.
+        if object["metadata"]["annotations"][TEMPLATE_GENERATION].is_null() {
+            set_template_generation(object, 0);
+        }
     }
 
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {

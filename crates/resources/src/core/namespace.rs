@@ -33,6 +33,10 @@ impl Resource for Namespace {
         if !name.is_empty() {
             object.set_path(&["metadata", "labels", labels::METADATA_NAME], name);
         }
+        let status = object.ensure_object().entry("status", Value::object);
+        if status["phase"].is_empty() {
+            status.set("phase", "Active");
+        }
     }
 
     fn prepare_create(&self, object: &mut Value, _cx: &Context) {

@@ -12,7 +12,6 @@ static INFO: Info = Info {
     singular: "flowschema",
     namespaced: false,
     generation: true,
-    unconditional_update: false,
     subresources: &[Subresource::status(GROUP, "v1", "FlowSchema")],
     ..Info::stored(GROUP, "v1", "FlowSchema", "flowschemas")
 };

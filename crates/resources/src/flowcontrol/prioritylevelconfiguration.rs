@@ -14,7 +14,6 @@ static INFO: Info = Info {
     singular: "prioritylevelconfiguration",
     namespaced: false,
     generation: true,
-    unconditional_update: false,
     subresources: &[Subresource::status(GROUP, "v1", "PriorityLevelConfiguration")],
     ..Info::stored(GROUP, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations")
 };

@@ -2,9 +2,9 @@
 
 use crate::checks;
 use crate::core::pod::warnings::old_label;
-use crate::resource::{Column, Context, Info, Resource, name};
+use crate::resource::{Context, Info, Resource};
 use crate::semantic;
-use canopus_api::{Errors, Field, Quantity, Time, Value, names};
+use canopus_api::{Errors, Field, Value, names};
 
 pub struct CSIStorageCapacity;
 
@@ -51,27 +51,12 @@ impl Resource for CSIStorageCapacity {
         }
         out
     }
-
-    fn columns(&self) -> &'static [Column] {
-        const {
-            &[
-                Column::NAME,
-                Column::new("StorageClassName", "string", "The class that the capacity is for"),
-                Column::new("Capacity", "string", "How much room there is left"),
-            ]
-        }
-    }
-
-    fn row(&self, object: &Value, _now: Time) -> Vec<Value> {
-        let capacity = Quantity::from_value(&object["capacity"]).map_or("<unset>".into(), Value::from);
-        vec![name(object), object["storageClassName"].str().into(), capacity]
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cells, create, update};
+    use crate::testing::{create, update};
     use canopus_api::value;
 
     #[test]
@@ -87,7 +72,6 @@ mod tests {
             update(&CSIStorageCapacity, "", of("fast", "1Gi"), of("slow", "1Gi")),
             ["storageClassName: Invalid value: \"slow\": field is immutable"]
         );
-        assert_eq!(cells(&CSIStorageCapacity, &of("fast", "1Gi")), ["c", "fast", "1Gi"]);
         assert_eq!(
             CSIStorageCapacity.warnings(&of("a", "1"), None),
             [
