@@ -22,6 +22,7 @@ mod resourcequota;
 mod rootca;
 mod serviceaccount;
 mod servicecidrs;
+mod storageversionmigrator;
 mod tainteviction;
 mod tokens;
 
@@ -60,6 +61,7 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     ("service-cidr-controller", |c| Box::pin(servicecidrs::run(c))),
     ("serviceaccount-controller", |c| Box::pin(serviceaccount::run(c))),
     ("serviceaccount-token-controller", |c| Box::pin(tokens::run(c))),
+    ("storage-version-migrator-controller", |c| Box::pin(storageversionmigrator::run(c))),
     ("taint-eviction-controller", |c| Box::pin(tainteviction::run(c))),
     ("validatingadmissionpolicy-status-controller", |c| Box::pin(policystatus::run(c))),
     ("volumeattributesclass-protection-controller", |c| Box::pin(protection::run(c, &protection::ATTRIBUTES))),

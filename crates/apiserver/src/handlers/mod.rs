@@ -5,6 +5,7 @@ pub mod decode;
 pub mod delete;
 mod deletion;
 mod eviction;
+mod outdated;
 pub mod read;
 mod reset;
 mod scale;

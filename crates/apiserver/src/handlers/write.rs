@@ -9,7 +9,6 @@ use crate::authz::Attributes;
 use crate::fresh::Fresh;
 use crate::served::Served;
 use crate::server::{EVENT_TTL, Server};
-use crate::storage;
 use crate::surroundings::{name_suffix, uuid};
 use crate::user::User;
 use canopus_api::managed::{FieldManager, OneVersion, Versions, keep_times_if_unchanged};
@@ -504,9 +503,7 @@ impl Server {
             return Ok(Arc::new(object));
         }
         keep_times_if_unchanged(&before, &mut value);
-        if value == *before
-            && !self.store.stale(&served.key(old.namespace(), old.name())).await.map_err(storage::status)?
-        {
+        if value == *before && !self.is_outdated(served, old).await? {
             return Ok(old.clone());
         }
         self.put(served, value, Some((old, &before)), expect, dry_run).await

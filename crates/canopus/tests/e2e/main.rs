@@ -6,6 +6,7 @@ mod api;
 mod cli;
 mod clients;
 mod elsewhere;
+mod keys;
 mod kills;
 mod kube_rs;
 mod pods;
@@ -114,6 +115,12 @@ fn a_cluster_that_is_killed() {
 fn a_cluster_in_etcd() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     elsewhere::in_etcd(Path::new(env!("CARGO_BIN_EXE_canopus")));
+}
+
+#[test]
+fn a_cluster_whose_keys_take_turns() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    keys::take_turns(Path::new(env!("CARGO_BIN_EXE_canopus")));
 }
 
 /// A cluster whose node is ready and has the image.
