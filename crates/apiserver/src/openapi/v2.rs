@@ -132,7 +132,7 @@ fn parts(
         }
     });
     failed?;
-    custom.into_iter().try_for_each(|(name, schema)| definition(&name, older(schema)))
+    custom.into_iter().try_for_each(|(name, schema)| definition(&name, custom_root(schema)))
 }
 
 pub fn security() -> (Value, Value) {
@@ -195,6 +195,17 @@ fn messages(table: &Table) -> io::Result<Vec<u8>> {
     out.finish()
 }
 
+/// The schema of a custom resource. One that keeps unknown fields names none, not even `metadata`: kubectl would refuse
+/// all others.
+fn custom_root(mut schema: Value) -> Value {
+    if schema["x-kubernetes-preserve-unknown-fields"].bool() {
+        let named = |name: &str| matches!(name, "x-kubernetes-group-version-kind" | "x-kubernetes-selectable-fields");
+        schema.ensure_object().retain(|name, _| named(name));
+        schema.set("type", "object");
+    }
+    older(schema)
+}
+
 /// A schema of v3 as v2 can say it: what it has no words for is left out (upstream `ToStructuralOpenAPIV2`).
 fn older(schema: Value) -> Value {
     let Value::Object(mut schema) = schema else { return schema };
@@ -217,6 +228,9 @@ fn older(schema: Value) -> Value {
     }
     if unknown {
         ["items", "properties"].iter().for_each(|gone| drop(schema.remove(gone)));
+        if schema.get("x-kubernetes-embedded-resource").is_some_and(Value::bool) {
+            unrequire(&mut schema, |name| !matches!(name, "kind" | "apiVersion"));
+        }
     }
     let kind = schema.get("type").map(|kind| kind.str().to_string()).unwrap_or_default();
     if kind == "array" && !schema.contains_key("items") || kind == "object" && unknown {
@@ -238,10 +252,19 @@ fn older(schema: Value) -> Value {
 /// Properties that may be null cannot be required where null cannot be said.
 fn without_nullable(schema: &mut Map) {
     let nullable = |property: &Value| property["nullable"].bool();
-    let may_be_null = |name: &str| schema.get("properties").is_some_and(|p| nullable(p.at(name)));
+    if schema.get("additionalProperties").is_some_and(nullable) {
+        schema.remove("required");
+    } else if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        let may_be_null: Vec<String> =
+            properties.iter().filter(|(_, property)| nullable(property)).map(|(name, _)| name.to_string()).collect();
+        unrequire(schema, |name| !may_be_null.iter().any(|known| known == name));
+    }
+}
+
+fn unrequire(schema: &mut Map, keep: impl Fn(&str) -> bool) {
     let Some(required) = schema.get("required") else { return };
-    let kept: Vec<Value> = required.items().iter().filter(|name| !may_be_null(name.str())).cloned().collect();
-    if kept.is_empty() || schema.get("additionalProperties").is_some_and(nullable) {
+    let kept: Vec<Value> = required.items().iter().filter(|name| keep(name.str())).cloned().collect();
+    if kept.is_empty() {
         schema.remove("required");
     } else {
         schema.insert("required", kept);
@@ -277,5 +300,17 @@ mod tests {
         ] {
             assert_eq!(older(newer), expected);
         }
+    }
+
+    #[test]
+    fn custom_resources_that_keep_unknown_fields() {
+        let gvk = value!([{"group": "g", "version": "v1", "kind": "K"}]);
+        let given = value!({"type": "object", "description": "d", "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"metadata": {}}, "x-kubernetes-group-version-kind": (gvk.clone())});
+        let expected = value!({"type": "object", "x-kubernetes-group-version-kind": gvk});
+        assert_eq!(custom_root(given), expected);
+        let embedded = value!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "x-kubernetes-embedded-resource": true, "required": ["kind", "apiVersion", "spec"]});
+        assert_eq!(older(embedded)["required"], value!(["spec"]));
     }
 }
