@@ -121,7 +121,10 @@ pub fn owners(field: &Field, errors: &mut Errors) {
     let mut controller: Option<String> = None;
     for owner in field.value.items() {
         let api_version = owner["apiVersion"].str();
-        let version = api_version.rsplit('/').next().unwrap_or("");
+        let version = match api_version.matches('/').count() {
+            0 | 1 => api_version.rsplit('/').next().unwrap_or(""),
+            _ => "",
+        };
         if version.is_empty() {
             errors.invalid(&field.at("apiVersion").with(&api_version.into()), "version must not be empty");
         }

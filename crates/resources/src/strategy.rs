@@ -12,6 +12,17 @@ pub fn keep(new: &mut Value, old: &Value, field: &str) {
     }
 }
 
+/// What of metadata a write of the status leaves as it was, for kinds that do so (upstream `ResetObjectMetaForStatus`).
+pub const STATUS_METADATA: &[&str] = &["labels", "annotations", "finalizers", "ownerReferences"];
+
+/// The usual preparation of an update, of kinds whose status is all that a write of the status changes.
+pub fn sealed_status(new: &mut Value, old: &Value, subresource: &str) {
+    match subresource {
+        "status" => only_status(new, old, STATUS_METADATA),
+        _ => keep(new, old, "status"),
+    }
+}
+
 /// For a `status` subresource through which metadata may change as well: all but metadata and status stays as it was,
 /// and so do these fields of metadata.
 pub fn only_status(new: &mut Value, old: &Value, kept_metadata: &[&str]) {
@@ -46,5 +57,16 @@ mod tests {
         only_status(&mut new, &old, &["labels"]);
         let expected = value!({"kind": "X", "metadata": {"labels": {"a": "1"}, "annotations": {"b": "2"}}, "spec": {"n": 1}, "status": {"s": 2}});
         assert_eq!(new, expected);
+    }
+
+    #[test]
+    fn sealed_status_changes_no_metadata() {
+        let old = value!({"metadata": {"labels": {"a": "1"}}, "spec": {"n": 1}, "status": {"s": 1}});
+        let changed = value!({"metadata": {"annotations": {"b": "2"}}, "spec": {"n": 2}, "status": {"s": 2}});
+        let (mut object, mut status) = (changed.clone(), changed);
+        sealed_status(&mut object, &old, "");
+        assert_eq!(object, value!({"metadata": {"annotations": {"b": "2"}}, "spec": {"n": 2}, "status": {"s": 1}}));
+        sealed_status(&mut status, &old, "status");
+        assert_eq!(status, value!({"metadata": {"labels": {"a": "1"}}, "spec": {"n": 1}, "status": {"s": 2}}));
     }
 }

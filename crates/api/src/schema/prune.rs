@@ -89,7 +89,7 @@ fn place(ty: &'static FieldType, value: &mut Value, path: &Path<'_>, unknown: &m
 fn element(ty: &'static FieldType, value: &mut Value, path: &Path<'_>, unknown: &mut Vec<String>) {
     if value.is_null() {
         *value = match ty {
-            FieldType::String => "".into(),
+            FieldType::String | FieldType::Bytes => "".into(),
             FieldType::Int32 | FieldType::Int64 | FieldType::Double => Value::Int(0),
             FieldType::Bool => Value::Bool(false),
             FieldType::Ref(id) if id.get().shape == Shape::Object => Value::object(),

@@ -1,5 +1,6 @@
 //! Admission: plugins that change (admit) or refuse (validate) a write after authorization (upstream `admission.Interface`).
 
+pub mod admin_access;
 pub mod certificates;
 pub mod config;
 pub mod default_ingress_class;

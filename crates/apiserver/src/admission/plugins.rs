@@ -1,5 +1,6 @@
 //! The plugins a cluster has, in upstream's order (`options.AllOrderedPlugins`).
 
+use super::admin_access::AdminAccess;
 use super::certificates;
 use super::default_ingress_class::DefaultIngressClass;
 use super::default_storage_class::DefaultStorageClass;
@@ -66,6 +67,7 @@ pub fn plugins(server: &Arc<Server>, rbac: &Arc<Rbac>) -> Result<Chain> {
     plugins.push(Box::new(ResourceQuota::new(server)?));
     // Upstream has these in the storage of what they are about, behind all plugins.
     plugins.push(Box::new(certificates::PodCertificateSign(Arc::downgrade(server))));
+    plugins.push(Box::new(AdminAccess { namespaces: core("namespaces")? }));
     plugins.push(Box::new(PolicyParams::new(server)));
     plugins.push(Box::new(RbacEscalation { rbac: rbac.clone(), server: Arc::downgrade(server) }));
     Ok(Chain::new(plugins))

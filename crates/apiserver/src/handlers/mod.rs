@@ -6,6 +6,7 @@ pub mod delete;
 mod deletion;
 mod eviction;
 mod outdated;
+mod owners;
 pub mod read;
 mod reset;
 mod scale;

@@ -2,6 +2,7 @@
 
 use super::Written;
 use super::decode::{apart, decode_as, decode_patched, same_name, same_namespace, same_spec};
+use super::owners;
 use super::reset::reset_fields;
 use super::versions::Across;
 use crate::admission::{Operation, Options, Request};
@@ -140,7 +141,8 @@ impl Server {
 
     /// Checks the body against the schema, drops what is unknown and fills in defaults. Answers warnings.
     pub(crate) fn decode(&self, served: &Served, body: &mut Value, options: &WriteOptions) -> Result<Vec<String>> {
-        let warnings = decode_as(&served.info().gvk(), served.schema(), body, options)?;
+        let mut warnings = decode_as(&served.info().gvk(), served.schema(), body, options)?;
+        warnings.extend(owners::dedup(body, false));
         default(served, None, body);
         Ok(warnings)
     }
@@ -425,6 +427,9 @@ impl Server {
         };
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
+        if let Some(warning) = owners::dedup(&mut request.object, true) {
+            crate::notes::warn(&warning);
+        }
         default(served, Some(&before), &mut request.object);
         let cx = Context { now, subresource: &target.subresource, user: &user.name, requester: user.requester() };
         served.disabled.drop(&mut request.object, &before);

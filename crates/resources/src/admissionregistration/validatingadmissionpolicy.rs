@@ -34,6 +34,10 @@ impl Resource for ValidatingAdmissionPolicy {
         policy::default(object);
     }
 
+    fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
+        crate::strategy::sealed_status(new, old, cx.subresource);
+    }
+
     fn validate(&self, object: &Field, errors: &mut Errors) {
         spec(object, None, errors);
     }

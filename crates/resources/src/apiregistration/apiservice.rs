@@ -37,7 +37,7 @@ impl Resource for APIService {
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
         if cx.subresource == "status" {
-            return strategy::only_status(new, old, &["labels", "annotations", "finalizers", "ownerReferences"]);
+            return strategy::only_status(new, old, strategy::STATUS_METADATA);
         }
         strategy::keep(new, old, "status");
     }

@@ -42,7 +42,7 @@ impl Resource for PodCertificateRequest {
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
         match cx.subresource {
-            "status" => strategy::only_status(new, old, &["labels", "annotations", "finalizers", "ownerReferences"]),
+            "status" => strategy::only_status(new, old, strategy::STATUS_METADATA),
             _ => strategy::keep(new, old, "status"),
         }
     }

@@ -4,7 +4,7 @@ use super::pod::amounts::{Amounts, amounts, is_overcommit_allowed};
 use super::pod::defaults::{each, resource_list, with};
 use super::pod::requirements::{container_resource, resource_name};
 use crate::checks;
-use crate::resource::{Info, Resource};
+use crate::resource::{Context, Info, Resource};
 use canopus_api::{Errors, Field, Quantity, Value, names};
 
 pub struct LimitRange;
@@ -32,6 +32,14 @@ impl Resource for LimitRange {
                 LISTS.iter().for_each(|list| with(limit, list, resource_list));
             });
         });
+    }
+
+    /// One without a name is called by its uid.
+    fn prepare_create(&self, object: &mut Value, _cx: &Context) {
+        if object["metadata"]["name"].is_empty() {
+            let uid = object["metadata"]["uid"].clone();
+            object.set_path(&["metadata", "name"], uid);
+        }
     }
 
     fn validate(&self, object: &Field, errors: &mut Errors) {

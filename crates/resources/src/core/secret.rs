@@ -55,6 +55,15 @@ impl Resource for Secret {
         self.validate(new, errors);
     }
 
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        if object["type"].str() != "kubernetes.io/tls" {
+            return Vec::new();
+        }
+        let data = &object["data"];
+        let found = pem(&data["tls.crt"], "certificate").err().or_else(|| pem(&data["tls.key"], "key").err());
+        found.into_iter().collect()
+    }
+
     fn columns(&self) -> &'static [Column] {
         const {
             &[
@@ -133,6 +142,14 @@ fn json_object(field: &Field, errors: &mut Errors) {
     errors.invalid(&field.with(&"<secret contents redacted>".into()), why);
 }
 
+/// What Go says of a file in which nothing is in the form of PEM. Whether key and certificate belong together is not
+/// looked at.
+fn pem(data: &Value, what: &str) -> Result<(), String> {
+    let bytes = BASE64.decode(data.str()).unwrap_or_default();
+    let found = x509_parser::pem::Pem::iter_from_buffer(&bytes).any(|block| block.is_ok());
+    if found { Ok(()) } else { Err(format!("tls: failed to find any PEM data in {what} input")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +218,21 @@ mod tests {
         ];
         for (new, expected) in cases {
             assert_eq!(update(&Secret, "", old.clone(), new.clone()), *expected);
+        }
+    }
+
+    #[test]
+    fn files_of_tls_are_looked_at() {
+        let secret = |crt: &str, key: &str| value!({"type": "kubernetes.io/tls", "data": {"tls.crt": (BASE64.encode(crt)), "tls.key": (BASE64.encode(key))}});
+        let block = |what: &str| format!("-----BEGIN {what}-----\nAAAA\n-----END {what}-----\n");
+        let (crt, key) = (block("CERTIFICATE"), block("PRIVATE KEY"));
+        for (secret, warning) in [
+            (secret(&crt, &key), None),
+            (secret("x", &key), Some("tls: failed to find any PEM data in certificate input")),
+            (secret(&crt, ""), Some("tls: failed to find any PEM data in key input")),
+            (value!({"type": "Opaque"}), None),
+        ] {
+            assert_eq!(Secret.warnings(&secret, None).first().map(String::as_str), warning);
         }
     }
 }

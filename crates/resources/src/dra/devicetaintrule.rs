@@ -31,7 +31,7 @@ impl Resource for DeviceTaintRule {
     /// The time of a taint is that of its effect.
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
         if cx.subresource == "status" {
-            return strategy::only_status(new, old, &["labels", "annotations", "finalizers", "ownerReferences"]);
+            return strategy::only_status(new, old, strategy::STATUS_METADATA);
         }
         strategy::keep(new, old, "status");
         let (taint, before) = (&new["spec"]["taint"], &old["spec"]["taint"]);

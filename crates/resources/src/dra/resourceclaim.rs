@@ -29,7 +29,7 @@ impl Resource for ResourceClaim {
         if cx.subresource != "status" {
             return strategy::keep(new, old, "status");
         }
-        strategy::only_status(new, old, &["labels", "annotations", "finalizers", "ownerReferences"]);
+        strategy::only_status(new, old, strategy::STATUS_METADATA);
         drop_deallocated(new, &old["status"]);
     }
 

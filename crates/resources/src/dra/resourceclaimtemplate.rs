@@ -2,6 +2,7 @@
 
 use super::request;
 use crate::checks;
+use crate::core::pod::claim_template;
 use crate::resource::{Column, Context, Info, Resource, age, name};
 use canopus_api::{Errors, Field, Time, Value};
 
@@ -25,9 +26,7 @@ impl Resource for ResourceClaimTemplate {
 
     fn validate(&self, object: &Field, errors: &mut Errors) {
         let spec = object.at("spec");
-        let meta = spec.at("metadata");
-        checks::labels(&meta.at("labels"), errors);
-        checks::annotations(&meta.at("annotations"), errors);
+        claim_template::metadata(&spec.at("metadata"), errors);
         request::spec(&spec.at("spec"), errors);
     }
 

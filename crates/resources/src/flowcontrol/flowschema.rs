@@ -33,6 +33,10 @@ impl Resource for FlowSchema {
         }
     }
 
+    fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
+        crate::strategy::sealed_status(new, old, cx.subresource);
+    }
+
     fn validate(&self, object: &Field, errors: &mut Errors) {
         let (meta, spec) = (object.at("metadata"), object.at("spec"));
         let name = meta.at("name").str();

@@ -50,6 +50,10 @@ impl Resource for PriorityLevelConfiguration {
         }
     }
 
+    fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
+        crate::strategy::sealed_status(new, old, cx.subresource);
+    }
+
     fn validate(&self, object: &Field, errors: &mut Errors) {
         let (meta, spec) = (object.at("metadata"), object.at("spec"));
         if meta.at("annotations").value.get(PRESERVE_ZERO).is_some() {

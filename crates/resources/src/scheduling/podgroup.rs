@@ -28,7 +28,7 @@ impl Resource for PodGroup {
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
         if cx.subresource == "status" {
-            strategy::only_status(new, old, &["labels", "annotations", "finalizers", "ownerReferences"]);
+            strategy::only_status(new, old, strategy::STATUS_METADATA);
         } else {
             strategy::keep(new, old, "status");
         }

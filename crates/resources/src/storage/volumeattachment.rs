@@ -27,8 +27,7 @@ impl Resource for VolumeAttachment {
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context) {
         if cx.subresource == "status" {
-            const KEPT: &[&str] = &["labels", "annotations", "finalizers", "ownerReferences"];
-            strategy::only_status(new, old, KEPT);
+            strategy::only_status(new, old, strategy::STATUS_METADATA);
         } else {
             strategy::keep(new, old, "status");
         }

@@ -26,7 +26,7 @@ const NOT_ALLOWED: &[(&str, &str)] = &[
     ("managedFields", "managedFields"),
 ];
 
-fn metadata(meta: &Field, errors: &mut Errors) {
+pub fn metadata(meta: &Field, errors: &mut Errors) {
     checks::annotations(&meta.at("annotations"), errors);
     checks::labels(&meta.at("labels"), errors);
     for (field, shown) in NOT_ALLOWED {
