@@ -299,6 +299,13 @@ fn by_pointer(name: &str, field: &str, messages: &BTreeMap<String, Vec<String>>)
     words.filter_map(|word| word.split_once('=')).any(|(f, number)| f == field && number.starts_with('*'))
 }
 
+/// The values that fields take, by `type.field`, as `tables/enums.txt` has them: between bars.
+fn enums() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string("tables/enums.txt").expect("tables/enums.txt is there");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once(' ')).map(|(f, values)| (format!("io.k8s.{f}"), values.into())).collect()
+}
+
 /// The wire fields of message `name`, as parts of a type with the fields `of` (sorted).
 fn wire(name: &str, of: &[&String], messages: &BTreeMap<String, Vec<String>>) -> String {
     let mut fields = BTreeMap::new();
@@ -326,6 +333,8 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=tables/fields.txt");
     println!("cargo::rerun-if-changed=tables/protobuf.txt");
+    println!("cargo::rerun-if-changed=tables/enums.txt");
+    let enums = enums();
     let messages = messages();
     let mut roots = roots();
     let mut definitions = roots.generator.take_definitions(false);
@@ -354,7 +363,9 @@ fn main() {
             let pointer = by_pointer(name, field, &messages);
             let required = required.contains(&field.as_str());
             let _ = write!(fields, "{}, ", generator.field(name, field, schema, required, pointer));
-            let _ = write!(descriptions, "{}\0", text(schema));
+            // What it takes goes with what is said of it, behind a separator.
+            let values = enums.get(&format!("{name}.{field}")).map(|v| format!("\x01{v}")).unwrap_or_default();
+            let _ = write!(descriptions, "{}{values}\0", text(schema));
         }
         let none = Vec::new();
         let words = generator.facts.get(&(name.to_string(), String::new())).unwrap_or(&none);

@@ -86,6 +86,8 @@ impl<'a> Field<'a> {
         }
         let _ = match self.step {
             Step::Root => Ok(()),
+            // As upstream writes a name that is empty.
+            Step::Name("") => write!(out, "[]"),
             Step::Name(name) if out.is_empty() => write!(out, "{name}"),
             Step::Name(name) => write!(out, ".{name}"),
             Step::Index(i) => write!(out, "[{i}]"),

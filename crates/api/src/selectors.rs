@@ -117,13 +117,18 @@ impl LabelSelector {
             return Ok(LabelSelector::everything());
         }
         loop {
-            requirements.push(requirement(&mut lexer)?);
+            match lexer.peek() {
+                Token::Word(_) | Token::Not => {}
+                other => return Err(format!("found '{other}', expected: !, identifier, or 'end of string'")),
+            }
+            let parsed = requirement(&mut lexer).map_err(|why| format!("unable to parse requirement: {why}"))?;
+            requirements.push(parsed);
             match lexer.next() {
                 Token::End => break,
-                Token::Comma if lexer.peek() == Token::End => {
-                    return Err("found '', expected: identifier after ','".into());
-                }
-                Token::Comma => {}
+                Token::Comma => match lexer.peek() {
+                    Token::Word(_) | Token::Not => {}
+                    other => return Err(format!("found '{other}', expected: identifier after ','")),
+                },
                 other => return Err(format!("found '{other}', expected: ',' or 'end of string'")),
             }
         }
@@ -235,7 +240,7 @@ fn requirement(lexer: &mut Lexer) -> Result<Requirement, String> {
         other => return Err(format!("found '{other}', expected: identifier")),
     };
     if let Some(why) = names::qualified_name(key).into_iter().next() {
-        return Err(format!("key: Invalid value: {key:?}: {why}"));
+        return Err(format!("<nil>: Invalid value: {key:?}: {why}"));
     }
     let key = CompactString::from(key);
     if negated {
@@ -245,6 +250,7 @@ fn requirement(lexer: &mut Lexer) -> Result<Requirement, String> {
         Token::End | Token::Comma => Op::Exists,
         Token::Word("in") => Op::In(set(lexer)?),
         Token::Word("notin") => Op::NotIn(set(lexer)?),
+        Token::Word(other) => return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
         operator => {
             lexer.next();
             let value = match lexer.peek() {
@@ -255,7 +261,10 @@ fn requirement(lexer: &mut Lexer) -> Result<Requirement, String> {
                 Token::End | Token::Comma => "",
                 other => return Err(format!("found '{other}', expected: identifier")),
             };
-            let number = || value.parse().map_err(|_| "for 'Gt', 'Lt' operators, the value must be an integer");
+            let number = || {
+                let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+                value.parse().map_err(|_| format!("values[0]: Invalid value: {value:?}: {why}"))
+            };
             match operator {
                 Token::Equals => Op::Equals(checked(value, &key)?),
                 Token::NotEquals => Op::NotEquals(checked(value, &key)?),

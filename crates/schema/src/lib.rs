@@ -269,6 +269,30 @@ mod tests {
     }
 
     #[test]
+    fn values_that_fields_take_are_in_openapi() {
+        let claim = lookup("io.k8s.api.core.v1.PersistentVolumeClaimSpec").unwrap();
+        let mut found = String::new();
+        openapi_v3_definitions(&[claim], &mut |name, json| {
+            if name.ends_with("PersistentVolumeClaimSpec") {
+                found = String::from_utf8_lossy(json).into_owned();
+            }
+        });
+        for part in [
+            r#""items":{"type":"string","enum":["ReadOnlyMany","ReadWriteMany","ReadWriteOnce","ReadWriteOncePod"]}"#,
+            r#""type":"string","enum":["Block","Filesystem"]}"#,
+        ] {
+            assert!(found.contains(part), "{found}");
+        }
+        let known = include_str!("../tables/enums.txt").lines().filter(|line| !line.starts_with('#'));
+        for line in known {
+            let (ty, field) = line.split(' ').next().unwrap().rsplit_once('.').unwrap();
+            // Types of features that are not served have none.
+            let Some(ty) = lookup(&format!("io.k8s.{ty}")) else { continue };
+            assert!(ty.get().fields.iter().any(|f| f.name == field), "{line}");
+        }
+    }
+
+    #[test]
     fn kinds() {
         assert_eq!(kind("apps", "v1", "Deployment"), lookup("io.k8s.api.apps.v1.Deployment"));
         assert!(kind("", "v1", "PodList").is_some());

@@ -128,6 +128,9 @@ fn strings(list: &[&str], out: &mut Vec<u8>) {
 }
 
 fn property(field: &Field, text: &str, out: &mut Vec<u8>) {
+    let (text, values) = text.split_once('\x01').unwrap_or((text, ""));
+    let values: Vec<&str> =
+        values.strip_prefix('|').and_then(|v| v.strip_suffix('|')).map_or(Vec::new(), |v| v.split('|').collect());
     out.push(b'{');
     if !text.is_empty() {
         out.extend_from_slice(b"\"description\":");
@@ -135,6 +138,15 @@ fn property(field: &Field, text: &str, out: &mut Vec<u8>) {
         out.push(b',');
     }
     field_type(&field.ty, out);
+    if !values.is_empty() {
+        // Of a list, it is the items that take them; its type ends in their closing brace.
+        let of_items = matches!(field.ty, FieldType::Array(_)) && out.pop().is_some();
+        out.extend_from_slice(b",\"enum\":");
+        strings(&values, out);
+        if of_items {
+            out.push(b'}');
+        }
+    }
     if let Some(default) = field.default {
         out.extend_from_slice(b",\"default\":");
         out.extend_from_slice(default.as_bytes());

@@ -111,13 +111,18 @@ impl Server {
         if options.resource_version.is_some_and(|rv| rv != 0) {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
-        let (revision, start) = read_token(&options.continue_token)
-            .ok_or_else(|| Status::bad_request("continue key is not valid: encoded continue token is not readable"))?;
+        let (revision, start) = read_token(&options.continue_token).ok_or_else(|| {
+            Status::bad_request(
+                "invalid continue token: continue key is not valid: encoded continue token is not readable",
+            )
+        })?;
         if served.info().namespaced
             && !target.namespace.is_empty()
             && !start.starts_with(&format!("{}/", target.namespace))
         {
-            return Err(Status::bad_request("continue key is not valid: it is of another namespace"));
+            return Err(Status::bad_request(
+                "invalid continue token: continue key is not valid: it is of another namespace",
+            ));
         }
         let Some(revision) = revision else {
             // The client was told that the rest may not fit to what it has.

@@ -559,6 +559,9 @@ fn check_applied(served: &Served, target: &Target, applied: &Value, options: &Wr
     }
     let gvk = served.info().gvk();
     let sent = Gvk::of(applied);
+    if sent.kind.is_empty() || sent.version.is_empty() {
+        return Err(Status::bad_request(format!("invalid object type: {sent}")));
+    }
     if sent != gvk {
         let message = format!("the apply patch is of {sent}, but the resource is {gvk}");
         return Err(Status::bad_request(message));

@@ -229,7 +229,8 @@ fn observed(
 }
 
 async fn answer(server: &Arc<Server>, call: Call, request: Request<Incoming>) -> Result<Response<Body>> {
-    if call.info.path.contains("/../") || call.info.path.ends_with("/..") {
+    let named = call.info.is_resource && call.info.target.name == ".." && call.info.path.ends_with("/..");
+    if !named && (call.info.path.contains("/../") || call.info.path.ends_with("/..")) {
         return Err(Status::no_such_resource());
     }
     let attributes = Attributes::of(&call.user, &call.info);

@@ -74,22 +74,26 @@ impl Query {
         if text.is_empty() {
             return Ok(None);
         }
+        let too_large = text.bytes().all(|b| b.is_ascii_digit());
+        let why = if too_large { "value out of range" } else { "invalid syntax" };
         let bad = || {
             Status::bad_request(format!(
-                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+                "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
             ))
         };
         text.parse().map(Some).map_err(|_| bad())
     }
 
-    /// For a get: None or "not older than".
+    /// For a get: None or "not older than". Here upstream takes what is wrong for its own fault.
     pub fn get_options(&self) -> Result<Option<u64>> {
-        self.resource_version()
+        self.resource_version().map_err(|bad| {
+            let why = bad.message.strip_prefix("invalid resource version: ").unwrap_or(&bad.message);
+            Status::new(500, "", why)
+        })
     }
 
     pub fn label_selector(&self) -> Result<LabelSelector> {
-        LabelSelector::parse(&self.get("labelSelector"))
-            .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))
+        LabelSelector::parse(&self.get("labelSelector")).map_err(Status::bad_request)
     }
 
     pub fn field_selector(&self) -> Result<FieldSelector> {

@@ -28,6 +28,7 @@ pub async fn answer(server: &Arc<Server>, call: Call, mut request: Request<Incom
         return connect::answer(server, &call, &target, connect, request).await;
     }
     allowed(&served, &call, &target, request.method().as_str())?;
+    proper_name(&served, &target.name)?;
     if !served.info().deprecated.is_empty() {
         crate::notes::warn(served.info().deprecated);
     }
@@ -142,6 +143,15 @@ fn unpinned(call: &Call) -> Target {
         target.namespace = "".into();
     }
     target
+}
+
+/// Refuses names that cannot be those of anything stored.
+fn proper_name(served: &Served, name: &str) -> Result<()> {
+    let why = canopus_api::names::path_segment(name);
+    if why.is_empty() || name.is_empty() || !served.info().stored {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {}", why.join(";"))))
 }
 
 /// Whether there is such a path, and whether it takes the method.
