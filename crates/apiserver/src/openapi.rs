@@ -1,4 +1,4 @@
-//! OpenAPI v3: what `kubectl explain` and client-side validation read.
+//! OpenAPI v3: what `kubectl explain` and client-side validation read, as JSON or as messages.
 
 mod gnostic;
 mod parameters;
@@ -8,7 +8,7 @@ pub mod v2;
 
 use crate::catalog::{Table, Version};
 use crate::http::resource::RETURNED;
-use crate::http::{Body, empty, full, json_response, takes_gzip};
+use crate::http::{Body, empty, full, json_response, negotiate, takes_gzip};
 use canopus_api::{Map, Result, Status, Value, json, value};
 use canopus_resources::InfoOf;
 use canopus_schema::TypeId;
@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-/// The documents that were asked for, by path, each with its hash. Documents are large and rarely asked for: each is made
+/// The documents that were asked for, by path and media type, each with its hash. Documents are large and rarely asked for: each is made
 /// when first wanted, and again when what it describes has changed.
 #[derive(Default)]
 pub struct OpenApi {
@@ -32,6 +32,12 @@ pub struct OpenApi {
 
 /// Its hash and its bytes.
 type Document = (String, Arc<[u8]>);
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+/// What clients may ask for, and what they get. The form with an @ is not a proper media type.
+const TYPES: &[(&str, &str)] =
+    &[(JSON, JSON), (PROTOBUF, PROTOBUF), ("application/com.github.proto-openapi.spec.v3@v1.0+protobuf", PROTOBUF)];
 
 /// The path of a group version's document under `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
 fn path_of(group: &str, version: &str) -> String {
@@ -58,6 +64,14 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
     let path = rest.join("/");
     let found = documents.find(|(group, v)| v.delegated.is_none() && path_of(group, v.name) == path);
     let (group, version) = found.ok_or_else(Status::no_such_resource)?;
+    let offered: Vec<&str> = TYPES.iter().map(|(asked, _)| *asked).collect();
+    let chosen = negotiate::preferred(headers, &offered).and_then(|i| TYPES.get(i));
+    let Some((_, kind)) = chosen else {
+        let mut response = Response::new(empty());
+        *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+        return Ok(response);
+    };
     let current = hash_of(group, version);
     let etag = format!("\"{current}\"");
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
@@ -66,14 +80,22 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let document = table.openapi().document(&path, &current, || pack(&Described::of(group, version).v3()));
+        let make = || {
+            let text = Described::of(group, version).v3();
+            match *kind {
+                PROTOBUF => pack(&gnostic::v3::document(&json::parse(&text).map_err(io::Error::other)?)),
+                _ => pack(&text),
+            }
+        };
+        let document = table.openapi().document(&format!("{path} {kind}"), &current, make);
         let unpacked = document.and_then(|packed| unpacked(headers, &packed));
         let mut response = unpacked.map_err(Status::internal)?;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         response
     };
     let headers = response.headers_mut();
+    headers.append(header::VARY, HeaderValue::from_static("Accept"));
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers.insert(header::ETAG, etag);
     }

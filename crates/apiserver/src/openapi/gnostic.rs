@@ -1,4 +1,7 @@
-//! OpenAPI v2 as `openapi.v2.Document` messages (gnostic's `OpenAPIv2.proto`), the only form that client-go asks for.
+//! OpenAPI v2 as `openapi.v2.Document` messages (gnostic's `OpenAPIv2.proto`), the only form that client-go asks for; and how
+//! trees become such messages by tables, for [`v3`] too.
+
+pub mod v3;
 
 use canopus_api::protobuf::Backwards;
 use canopus_api::{Value, yaml};
@@ -20,9 +23,15 @@ enum Kind {
     Messages(&'static [Field]),
     /// An object with names of the writer's choice: `additional_properties` of names and messages.
     Named(&'static [Field]),
+    /// A message, or a reference to one that is defined elsewhere (v3).
+    Referable(&'static [Field]),
+    Referables(&'static [Field]),
+    NamedReferable(&'static [Field]),
     Own(fn(&Value, &mut Backwards)),
 }
-use Kind::{Any, Anys, Bool, Double, Int, Message, Messages, Named, Own, Text, Texts};
+use Kind::{
+    Any, Anys, Bool, Double, Int, Message, Messages, Named, NamedReferable, Own, Referable, Referables, Text, Texts,
+};
 
 static SCHEMA: [Field; 29] = [
     Field(1, "$ref", Text),
@@ -140,6 +149,11 @@ fn message(of: &[Field], value: &Value, out: &mut Backwards) {
                 value.items().iter().rev().for_each(|value| field(*number, |out| message(inner, value, out), out));
             }
             Named(inner) => field(*number, |out| named(1, inner, value, out), out),
+            Referable(inner) => field(*number, |out| referable(inner, value, out), out),
+            Referables(inner) => {
+                value.items().iter().rev().for_each(|value| field(*number, |out| referable(inner, value, out), out));
+            }
+            NamedReferable(inner) => field(*number, |out| named_referable(1, inner, value, out), out),
             Own(write) => field(*number, |out| write(value, out), out),
         }
     }
@@ -154,6 +168,20 @@ fn field(number: u32, write: impl FnOnce(&mut Backwards), out: &mut Backwards) {
 fn named(number: u32, of: &[Field], value: &Value, out: &mut Backwards) {
     for (name, value) in value.as_object().into_iter().flat_map(|map| map.iter().rev()) {
         entry(number, name, |out| message(of, value, out), out);
+    }
+}
+
+fn named_referable(number: u32, of: &[Field], value: &Value, out: &mut Backwards) {
+    for (name, value) in value.as_object().into_iter().flat_map(|map| map.iter().rev()) {
+        entry(number, name, |out| referable(of, value, out), out);
+    }
+}
+
+/// An `…OrReference` message.
+fn referable(of: &[Field], value: &Value, out: &mut Backwards) {
+    match value.get("$ref") {
+        Some(reference) => field(2, |out| out.text(1, reference.str()), out),
+        None => field(1, |out| message(of, value, out), out),
     }
 }
 

@@ -43,6 +43,25 @@ async fn v3_refers_to_what_it_defines() {
     assert_eq!(all["operationId"].str(), "listAppsV1DeploymentForAllNamespaces");
 }
 
+#[tokio::test]
+async fn v3_as_messages() {
+    const PROPER: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+    let mut admin = Client::new("admin", "system:masters").await;
+    let path = "/openapi/v3/apis/apps/v1";
+    let text = admin.get(path).await;
+    for asked in [PROPER, "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"] {
+        let messages = admin.send("GET", path, &[("accept", asked)], "").await;
+        assert_eq!(messages.headers["content-type"], PROPER);
+        assert_eq!(messages.headers["etag"], text.headers["etag"]);
+        assert!(messages.body.starts_with(b"\x0a\x053.0.0\x12\x15\x0a\x0aKubernetes\x32\x07v1.36.2\x22"));
+        // Every name of the one is in the other.
+        for (name, _) in text.json()["components"]["schemas"].entries() {
+            assert!(messages.body.windows(name.len()).any(|part| part == name.as_bytes()), "{name}");
+        }
+    }
+    assert_eq!(admin.send("GET", path, &[("accept", "text/html")], "").await.code, 406);
+}
+
 const MESSAGES: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 #[tokio::test]
