@@ -4,16 +4,18 @@
 
 use crate::cache::Cache;
 use crate::catalog::Members;
+use crate::conversion::Conversion;
 use crate::served::{Served, Strategy};
 use crate::server::Server;
 use crate::user::{MASTERS, User};
-use canopus_api::{DeleteOptions, Gvr, ListOptions, Object, Result, Target, Value, View, WriteOptions, json};
+use canopus_api::{DeleteOptions, Gvr, ListOptions, Object, Result, Status, Target, Value, View, WriteOptions, json};
 use canopus_resources::apiextensions::conditions::{self, Claims, FINALIZER};
 use canopus_resources::custom::CustomResource;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// When to try again what has failed, and whether instances that wait for their finalizers are gone.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -68,6 +70,18 @@ struct Installed {
     prefix: String,
     selectable: Vec<String>,
     cache: Arc<Cache>,
+    /// The version that is stored, be it served or not.
+    stored: Arc<Served>,
+    /// The deletion of the instances, while a webhook may keep it waiting.
+    deletion: Option<JoinHandle<Result<usize>>>,
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        if let Some(deletion) = &self.deletion {
+            deletion.abort();
+        }
+    }
 }
 
 impl Keeper {
@@ -102,7 +116,7 @@ impl Keeper {
         for installed in names.iter().filter_map(|name| self.installed.remove(name)) {
             // Who watches is told of everything that went.
             let _ = installed.cache.reached(server.store.revision()).await;
-            gvrs.extend(installed.gvrs);
+            gvrs.extend(installed.gvrs.iter().cloned());
         }
         if !gvrs.is_empty() {
             server.catalog.change(|members| gvrs.iter().for_each(|gvr| drop(members.served.remove(gvr))));
@@ -187,15 +201,17 @@ impl Keeper {
                 cache
             }
         };
-        // Nobody calls conversion webhooks yet, and without them other versions than the stored one would be wrong.
-        let converted = value["spec"]["conversion"]["strategy"].str() != "Webhook";
-        let wanted = |version: &Value| version["served"].bool() && (converted || version["storage"].bool());
-        let served = versions.iter().zip(strategies).filter(|(v, _)| wanted(v)).map(|(_, strategy)| {
-            Arc::new(Served::custom(strategy, stored.clone(), prefix.clone(), cache.clone(), fingerprint.clone()))
-        });
+        let conversion = Arc::new(Conversion::of(server, value, strategies.clone()));
+        let of = |strategy| {
+            let (stored, cache, conversion) = (stored.clone(), cache.clone(), conversion.clone());
+            Arc::new(Served::custom(strategy, stored, prefix.clone(), cache, fingerprint.clone(), conversion))
+        };
+        let served = versions.iter().zip(strategies).filter(|(v, _)| v["served"].bool()).map(|(_, s)| of(s));
         let served: Vec<Arc<Served>> = served.collect();
         let gvrs: Vec<Gvr> = served.iter().map(|s| s.info().gvr()).collect();
-        let old = self.installed.remove(&name).map(|i| i.gvrs).unwrap_or_default();
+        let as_stored = served.iter().find(|served| served.info().storage.is_none()).cloned();
+        let as_stored = as_stored.unwrap_or_else(|| of(stored.clone()));
+        let old = self.installed.remove(&name).map(|i| i.gvrs.clone()).unwrap_or_default();
         server.catalog.change(|members: &mut Members| {
             old.iter().for_each(|gvr| drop(members.served.remove(gvr)));
             for served in served {
@@ -203,7 +219,8 @@ impl Keeper {
                 members.served.entry(served.info().gvr()).or_insert(served);
             }
         });
-        self.installed.insert(name, Installed { fingerprint, gvrs, prefix, selectable, cache });
+        let installed = Installed { fingerprint, gvrs, prefix, selectable, cache, stored: as_stored, deletion: None };
+        self.installed.insert(name, installed);
         Ok(())
     }
 
@@ -212,13 +229,15 @@ impl Keeper {
         let now = server.surroundings.now();
         let mut value = (*value).clone();
         let name = value["metadata"]["name"].str().to_string();
-        let left = match self.installed.get(&name).map(|installed| installed.gvrs.first().cloned()) {
-            Some(Some(gvr)) => self.delete_instances(server, &gvr).await?,
-            _ => 0,
+        let waits = match self.delete_instances(server, &name).await.transpose() {
+            // It says how it went when it is done.
+            None => return Ok((Arc::new(value), true)),
+            Some(Ok(0)) => None,
+            Some(Ok(_)) => Some(("InstanceDeletionInProgress", "CustomResource deletion is in progress".into())),
+            Some(Err(error)) => Some(("InstanceDeletionFailed", error.message)),
         };
-        if left > 0 {
-            let message = "CustomResource deletion is in progress";
-            conditions::set(&mut value, "Terminating", "True", "InstanceDeletionInProgress", message, now);
+        if let Some((reason, message)) = waits {
+            conditions::set(&mut value, "Terminating", "True", reason, &message, now);
             return Ok((self.write_status(server, value).await?, true));
         }
         let done = "removed all instances";
@@ -233,19 +252,49 @@ impl Keeper {
         Ok((value, false))
     }
 
-    /// How many instances are left.
-    async fn delete_instances(&self, server: &Arc<Server>, gvr: &Gvr) -> Result<usize> {
-        let all = Target::new(gvr, "", "");
-        let found = server.list(&all, &ListOptions::default()).await?.items;
-        for object in found.iter().filter(|object| !object.facts.deleting) {
-            let one = Target::new(gvr, object.namespace(), object.name());
-            match server.delete(&self.user, &one, &DeleteOptions::default()).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
+    /// How many instances are left; None while that takes its time.
+    async fn delete_instances(&mut self, server: &Arc<Server>, name: &str) -> Result<Option<usize>> {
+        let Some(installed) = self.installed.get_mut(name) else { return Ok(Some(0)) };
+        if !installed.stored.asks_webhook() {
+            return delete_instances(server, &installed.stored).await.map(Some);
+        }
+        match installed.deletion.take() {
+            Some(deletion) if deletion.is_finished() => {
+                deletion.await.unwrap_or_else(|panicked| Err(Status::internal(panicked))).map(Some)
+            }
+            begun => {
+                // Other definitions don't wait for a webhook.
+                let (server, stored) = (server.clone(), installed.stored.clone());
+                let begin = || tokio::spawn(async move { delete_instances(&server, &stored).await });
+                installed.deletion = Some(begun.unwrap_or_else(begin));
+                Ok(None)
             }
         }
-        Ok(server.list(&all, &ListOptions::default()).await?.items.len())
     }
+}
+
+/// Deletes the instances of a definition, past admission as upstream. Answers how many are left.
+async fn delete_instances(server: &Arc<Server>, stored: &Arc<Served>) -> Result<usize> {
+    let cache = stored.cache()?;
+    cache.reached(server.newest().await?).await?;
+    let (found, _) = cache.snapshot("", &ListOptions::default());
+    let failed = |why: &str, message: &str| Status::new(500, "", format!("could not {why}: {message}"));
+    let found = stored.present_all(found).await.map_err(|error| failed("list instances", &error.message))?;
+    let mut errors: Vec<String> = Vec::new();
+    for object in found.iter().filter(|object| !object.facts.deleting) {
+        match server.delete_admitted(stored, object, &DeleteOptions::default()).await {
+            // Somebody else was faster: the next pass sees.
+            Err(error) if !error.is_not_found() && !error.is_conflict() => errors.push(error.message),
+            _ => {}
+        }
+    }
+    match errors.as_slice() {
+        [] => {}
+        [one] => return Err(failed("issue all deletes", one)),
+        many => return Err(failed("issue all deletes", &format!("[{}]", many.join(", ")))),
+    }
+    cache.reached(server.newest().await?).await?;
+    Ok(cache.len())
 }
 
 fn has_finalizer(value: &Value) -> bool {

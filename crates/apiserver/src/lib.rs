@@ -12,6 +12,7 @@ pub mod cache;
 pub mod catalog;
 pub mod compaction;
 pub mod components;
+pub mod conversion;
 pub mod crd;
 pub mod csr;
 mod der;

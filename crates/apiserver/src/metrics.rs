@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Upstream's `ExponentialBuckets(0.001, 2, 15)`.
-const DOUBLING: &[f64] =
+pub const DOUBLING: &[f64] =
     &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
 /// Upstream's buckets of the time a JSON Web Token takes.
 const TOKENS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -38,6 +38,7 @@ pub type Events = AtomicHistogram<9>;
 pub struct Metrics {
     pub requests: Requests,
     pub webhooks: Arc<crate::admission::webhook::metrics::Metrics>,
+    pub conversions: crate::conversion::metrics::Metrics,
     pub policies: crate::admission::policy::metrics::Metrics,
     pub pod_security: Arc<crate::admission::pod_security::metrics::Metrics>,
     events: Mutex<BTreeMap<Gvr, Arc<Events>>>,
@@ -62,6 +63,7 @@ impl Default for Metrics {
         Metrics {
             requests: Requests::default(),
             webhooks: Arc::default(),
+            conversions: Default::default(),
             policies: Default::default(),
             pod_security: Arc::default(),
             events: Mutex::default(),
@@ -201,6 +203,7 @@ pub fn text(server: &Server) -> String {
         gates.admission.write_metrics(&mut out);
     }
     metrics.webhooks.render(&mut out);
+    metrics.conversions.write(&mut out);
     metrics.policies.write(&mut out);
     metrics.pod_security.write(&mut out);
     caches::write(&server.catalog.table(), &mut out);

@@ -27,7 +27,7 @@ impl Server {
         if kind == "LocalSubjectAccessReview" {
             place_namespace(&target.namespace, &mut body)?;
         }
-        self.own(served, None, &mut body, "", options);
+        self.own(served, None, &mut body, "", options).await?;
         let mut errors = Errors::new();
         let bare = without_managed_fields(&body);
         served.resource.validate(&Field::root(&bare), &mut errors);

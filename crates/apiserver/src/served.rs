@@ -1,6 +1,7 @@
 //! One resource as it is served, whether it is built in or comes from a CustomResourceDefinition.
 
 use crate::cache::Cache;
+use crate::conversion::{Conversion, Known};
 use canopus_api::gates::Gates;
 use canopus_api::schema::{Schema, Structural};
 use canopus_api::{ListOptions, Object, Result, Status, Value};
@@ -56,7 +57,11 @@ pub struct Served {
     pub fingerprint: String,
     /// Its fields whose features are off.
     pub disabled: Disabled,
+    /// Between the versions of a custom resource.
+    conversion: Option<Arc<Conversion>>,
     presented: Presented,
+    /// What a webhook has converted.
+    known: Known,
 }
 
 /// How many presented objects are remembered: those that many watchers are about to be sent.
@@ -107,7 +112,9 @@ impl Served {
             terminating: AtomicBool::new(false),
             fingerprint: String::new(),
             disabled: Disabled::of(info.group, info.version, info.plural, |gate| features.enabled(gate)),
+            conversion: None,
             presented: Presented::default(),
+            known: Known::default(),
         })
     }
 
@@ -118,6 +125,7 @@ impl Served {
         prefix: String,
         cache: Arc<Cache>,
         fingerprint: String,
+        conversion: Arc<Conversion>,
     ) -> Served {
         Served {
             resource: Strategy::Custom(resource),
@@ -129,7 +137,9 @@ impl Served {
             terminating: AtomicBool::new(false),
             fingerprint,
             disabled: Disabled::default(),
+            conversion: Some(conversion),
             presented: Presented::default(),
+            known: Known::default(),
         }
     }
 
@@ -165,15 +175,96 @@ impl Served {
         matches!(self.resource, Strategy::Custom(_)) || self.info().storage.is_some()
     }
 
+    /// Whether somebody else has to be asked what an object is in another version.
+    pub fn asks_webhook(&self) -> bool {
+        self.conversion.as_ref().is_some_and(|conversion| conversion.webhook().is_some())
+    }
+
     /// A stored object as this resource has it: the same one unless it is stored in another version.
-    pub fn present(&self, object: Arc<Object>) -> Arc<Object> {
+    ///
+    /// # Errors
+    /// 500 when a webhook converts, and does not.
+    pub async fn present(&self, object: Arc<Object>) -> Result<Arc<Object>> {
+        if !self.asks_webhook() {
+            return Ok(self.present_now(object));
+        }
+        let presented = self.present_all(vec![object]).await?;
+        presented.into_iter().next().ok_or_else(|| Status::internal("nothing was converted"))
+    }
+
+    /// The same for a list: one question to the webhook.
+    pub async fn present_all(&self, objects: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>> {
+        match &self.conversion {
+            Some(conversion) if conversion.webhook().is_some() => Box::pin(self.ask(conversion, objects)).await,
+            _ if self.converts() => Ok(objects.into_iter().map(|object| self.present_now(object)).collect()),
+            _ => Ok(objects),
+        }
+    }
+
+    async fn ask(&self, conversion: &Conversion, objects: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>> {
+        let cache = self.cache()?;
+        let is_current = |o: &Object| cache.by_key(&o.key()).is_some_and(|now| now.revision == o.revision);
+        let api_version = self.info().gvk().api_version();
+        let convert = |stored: Vec<Arc<Object>>| {
+            let api_version = &api_version;
+            async move {
+                let values = stored.iter().map(|object| (*object.value()).clone()).collect();
+                let converted = conversion.read_all(values, api_version).await?;
+                let fields = self.info().selectable_fields;
+                let object = |(value, stored): (Value, &Arc<Object>)| match value == *stored.value() {
+                    true => stored.at_revision(stored.revision),
+                    false => Object::from_value(value, fields, stored.revision),
+                };
+                Ok(converted.into_iter().zip(&stored).map(object).collect())
+            }
+        };
+        self.known.get(&objects, (is_current, cache.len()), convert).await
+    }
+
+    /// An object of this resource in the version that is stored.
+    pub async fn to_storage(&self, value: &mut Value) -> Result<()> {
+        match &self.conversion {
+            Some(conversion) if self.info().storage.is_some() => {
+                let api_version = self.stored_as.info().gvk().api_version();
+                Box::pin(conversion.convert(value, &api_version)).await?;
+            }
+            Some(_) => {}
+            None => self.resource.convert_to_storage(value),
+        }
+        Ok(())
+    }
+
+    /// An object of any version of this custom resource in another one.
+    pub async fn convert(&self, api_version: &str, value: &mut Value) -> Result<()> {
+        match &self.conversion {
+            Some(conversion) => Box::pin(conversion.convert(value, api_version)).await,
+            None => Err(Status::internal("not a custom resource")),
+        }
+    }
+
+    /// An object of this resource as `to`, another version of it, has it, where no webhook has to be asked.
+    pub fn convert_now(&self, to: &Served, value: &mut Value) {
+        match &self.conversion {
+            Some(conversion) => conversion.rename(value, &to.info().gvk().api_version()),
+            None => {
+                self.resource.convert_to_storage(value);
+                to.resource.convert_from_storage(value);
+            }
+        }
+    }
+
+    /// The same where no webhook has to be asked.
+    pub(crate) fn present_now(&self, object: Arc<Object>) -> Arc<Object> {
         if !self.converts() {
             return object;
         }
         self.presented.get(object, |stored| {
             let before = stored.value();
             let mut value = (*before).clone();
-            self.resource.convert_from_storage(&mut value);
+            match &self.conversion {
+                Some(conversion) => conversion.read_as(&mut value, &self.info().gvk().api_version()),
+                None => self.resource.convert_from_storage(&mut value),
+            }
             if value == *before {
                 return stored.at_revision(stored.revision);
             }
@@ -187,6 +278,14 @@ impl Served {
             return Cow::Borrowed(options);
         }
         let mut options = options.clone();
+        if self.asks_webhook() {
+            // What else selectors ask for may be another thing in the version that is stored.
+            options.labels = Default::default();
+            options
+                .fields
+                .terms
+                .retain(|(field, _, _)| ["metadata.name", "metadata.namespace"].contains(&field.as_str()));
+        }
         for (field, _, _) in &mut options.fields.terms {
             *field = self.resource.field_in_storage(field).into();
         }

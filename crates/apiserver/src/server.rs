@@ -272,7 +272,10 @@ impl Server {
         let cache = served.cache()?;
         let key = served.key(namespace, name);
         let (version, _) = self.timed("get", served, self.store.get(&key)).await.map_err(storage::status)?;
-        Ok(version.and_then(|v| self.as_object(cache, &v)).map(|object| served.present(object)))
+        match version.and_then(|v| self.as_object(cache, &v)) {
+            Some(object) => served.present(object).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The newest revision there is, whoever wrote it.

@@ -6,6 +6,14 @@ use canopus_api::{Errors, Field, Time, Value, labels, names};
 
 /// Finalizers without a domain that Kubernetes itself defines.
 const STANDARD_FINALIZERS: &[&str] = &["kubernetes", labels::FINALIZER_ORPHAN, labels::FINALIZER_FOREGROUND];
+/// The groups whose objects may have others, too: upstream's validation of theirs is not the core group's.
+const ANY_FINALIZER: &[&str] = &[
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+];
 const MAX_MANAGER: usize = 128;
 const MAX_SUBRESOURCE: usize = 256;
 
@@ -69,13 +77,14 @@ pub fn finalizers(meta: &Field, info: &InfoOf, errors: &mut Errors) {
     if field.value.is_empty() {
         return;
     }
-    let built_in = crate::find(info.group, info.version, info.plural).is_some();
+    let known_only =
+        !ANY_FINALIZER.contains(&info.group) && crate::find(info.group, info.version, info.plural).is_some();
     let mut both = 0;
     for finalizer in field.items() {
         for why in names::qualified_name(finalizer.str()) {
             errors.invalid(&field.with(finalizer.value), why);
         }
-        if built_in {
+        if known_only {
             finalizer_name(&finalizer, errors);
         }
         both |= match finalizer.str() {

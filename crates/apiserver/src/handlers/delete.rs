@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// Deletes what admission has let pass.
-    pub(super) async fn delete_admitted(
+    pub(crate) async fn delete_admitted(
         &self,
         served: &Arc<Served>,
         old: &Arc<Object>,
@@ -104,7 +104,7 @@ impl Server {
         mut value: Value,
         dry_run: bool,
     ) -> Result<Arc<Object>> {
-        served.resource.convert_to_storage(&mut value);
+        served.to_storage(&mut value).await?;
         let facts = Arc::new(served.facts(&value));
         let bytes = Object::encode(&mut value);
         let revision = if dry_run {
@@ -115,7 +115,7 @@ impl Server {
             self.commit(served, old.namespace(), old.name(), Expect::Revision(old.revision), change).await?
         };
         let object = Object::from_bytes(bytes, facts, revision).map(Arc::new);
-        object.map(|object| served.present(object)).ok_or_else(|| Status::internal("encoded object has no metadata"))
+        served.present(object.ok_or_else(|| Status::internal("encoded object has no metadata"))?).await
     }
 
     /// Deletes everything in scope that `list` selects, and answers what that was; what is gone already is no error.

@@ -28,7 +28,10 @@ impl Server {
             Some(revision) => {
                 let cache = served.cache()?;
                 self.wait_for(cache, revision).await?;
-                cache.by_key(&Cache::object_key(&target.namespace, &target.name)).map(|object| served.present(object))
+                match cache.by_key(&Cache::object_key(&target.namespace, &target.name)) {
+                    Some(object) => Some(served.present(object).await?),
+                    None => None,
+                }
             }
         };
         found.ok_or_else(|| Status::not_found(&target.gvr, &target.name))
@@ -57,8 +60,11 @@ impl Server {
         }
         let _part = notes::part("cacher.GetList", || of_type(&served));
         let mut list = self.list_stored(&served, target, &served.stored_options(options)).await?;
-        if served.converts() {
-            list.items = list.items.into_iter().map(|object| served.present(object)).collect();
+        list.items = served.present_all(list.items).await?;
+        if served.asks_webhook() {
+            list.items.retain(|object| selected(object, options));
+            let plain = options.labels.is_everything() && options.fields.is_everything();
+            list.remaining = list.remaining.filter(|_| plain);
         }
         Ok(list)
     }
@@ -189,7 +195,7 @@ impl Server {
             return Err(Status::bad_request(why));
         }
         let _part = notes::part("cacher.Watch", || of_type(&served));
-        let options = &*served.stored_options(options);
+        let (wanted, options) = (options, &*served.stored_options(options));
         let cache = served.cache()?;
         let from = match (options.send_initial_events, options.resource_version) {
             (Some(true), rv) => {
@@ -214,7 +220,12 @@ impl Server {
             Err(expired) if expired.is_expired() => return Ok(futures::stream::iter([Err(expired)]).boxed()),
             Err(other) => return Err(other),
         };
-        let events = stream(cache.clone(), subscription, target.namespace.to_string(), options.clone(), from);
+        let mut watching = Watching::new(cache.clone(), subscription, &target.namespace, options, from);
+        if served.asks_webhook() {
+            watching.options = wanted.clone();
+            return Ok(until(watching.converted(served.clone()), served.gone.clone()));
+        }
+        let events = watching.events();
         let events = match &served.resource {
             Strategy::BuiltIn(_) => events,
             Strategy::Custom(_) => until(events, served.gone.clone()),
@@ -224,9 +235,9 @@ impl Server {
         }
         let served = served.clone();
         let present = move |event| match event {
-            WatchEvent::Added(o) => WatchEvent::Added(served.present(o)),
-            WatchEvent::Modified(o) => WatchEvent::Modified(served.present(o)),
-            WatchEvent::Deleted(o) => WatchEvent::Deleted(served.present(o)),
+            WatchEvent::Added(o) => WatchEvent::Added(served.present_now(o)),
+            WatchEvent::Modified(o) => WatchEvent::Modified(served.present_now(o)),
+            WatchEvent::Deleted(o) => WatchEvent::Deleted(served.present_now(o)),
             bookmark => bookmark,
         };
         Ok(events.map(move |event| event.map(&present)).boxed())
@@ -328,7 +339,7 @@ struct Watching {
     subscription: Subscription,
     namespace: String,
     options: ListOptions,
-    ready: VecDeque<WatchEvent>,
+    ready: VecDeque<Step>,
     deadline: Option<Instant>,
     next_bookmark: Option<Instant>,
     /// Nothing up to this revision is told: it may lie in the future.
@@ -336,51 +347,119 @@ struct Watching {
     last: u64,
 }
 
+/// What comes next in a watch.
+enum Step {
+    /// What is there at the beginning.
+    Initial(Arc<Object>),
+    Changed(Arc<CacheEvent>),
+    Bookmark(WatchEvent),
+}
+
 /// How often a watcher that wants bookmarks gets one.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// How long before the end of a watch the last one comes.
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
-
-fn stream(
-    cache: Arc<Cache>,
-    mut subscription: Subscription,
-    namespace: String,
-    options: ListOptions,
-    from: Option<u64>,
-) -> BoxStream<'static, Result<WatchEvent>> {
-    let mut ready: VecDeque<WatchEvent> = subscription.initial.drain(..).map(WatchEvent::Added).collect();
-    if options.send_initial_events == Some(true) && options.bookmarks {
-        ready.push_back(WatchEvent::Bookmark { revision: subscription.revision, initial_events_end: true });
-    }
-    let missed = std::mem::take(&mut subscription.missed);
-    ready.extend(missed.iter().filter_map(|e| transform(e, &namespace, &options)));
-    let now = Instant::now();
-    let deadline = options.timeout_seconds.filter(|s| *s > 0).map(|s| now + Duration::from_secs(s.into()));
-    let next_bookmark = options.bookmarks.then(|| bookmark_after(now, deadline));
-    let start = from.unwrap_or(0);
-    let last = subscription.revision.max(start);
-    let watching = Watching { cache, subscription, namespace, options, ready, deadline, next_bookmark, start, last };
-    futures::stream::unfold(watching, |mut watching| async move {
-        let event = watching.next().await?;
-        Some((Ok(event), watching))
-    })
-    .boxed()
-}
+/// How many changes are put to a conversion webhook at once.
+const CONVERTED: usize = 500;
 
 impl Watching {
-    async fn next(&mut self) -> Option<WatchEvent> {
+    fn new(
+        cache: Arc<Cache>,
+        mut subscription: Subscription,
+        namespace: &str,
+        options: &ListOptions,
+        from: Option<u64>,
+    ) -> Watching {
+        let mut ready: VecDeque<Step> = subscription.initial.drain(..).map(Step::Initial).collect();
+        if options.send_initial_events == Some(true) && options.bookmarks {
+            let end = WatchEvent::Bookmark { revision: subscription.revision, initial_events_end: true };
+            ready.push_back(Step::Bookmark(end));
+        }
+        ready.extend(std::mem::take(&mut subscription.missed).into_iter().map(Step::Changed));
+        let now = Instant::now();
+        let deadline = options.timeout_seconds.filter(|s| *s > 0).map(|s| now + Duration::from_secs(s.into()));
+        let next_bookmark = options.bookmarks.then(|| bookmark_after(now, deadline));
+        let start = from.unwrap_or(0);
+        let last = subscription.revision.max(start);
+        let (namespace, options) = (namespace.to_string(), options.clone());
+        Watching { cache, subscription, namespace, options, ready, deadline, next_bookmark, start, last }
+    }
+
+    fn events(self) -> BoxStream<'static, Result<WatchEvent>> {
+        futures::stream::unfold(self, |mut watching| async move {
+            loop {
+                let event = match watching.next().await? {
+                    Step::Initial(object) => Some(WatchEvent::Added(object)),
+                    Step::Changed(event) => transform(&event, &watching.namespace, &watching.options),
+                    Step::Bookmark(bookmark) => Some(bookmark),
+                };
+                if let Some(event) = event {
+                    return Some((Ok(event), watching));
+                }
+            }
+        })
+        .boxed()
+    }
+
+    /// The events of a resource that a webhook converts, and what selectors make of them then. What has piled up is
+    /// converted together. If that fails the watch ends with the reason: the client lists, and hears it, too.
+    fn converted(self, served: Arc<Served>) -> BoxStream<'static, Result<WatchEvent>> {
+        let watching = Some((self, served));
+        let batches = futures::stream::unfold(watching, |watching| async move {
+            let (mut watching, served) = watching?;
+            let steps = watching.next_few().await?;
+            match steps_as(&served, steps).await {
+                Err(status) => Some((vec![Err(status)], None)),
+                Ok(steps) => {
+                    let event = |step| match step {
+                        Step::Initial(object) if selected(&object, &watching.options) => {
+                            Some(WatchEvent::Added(object))
+                        }
+                        Step::Initial(_) => None,
+                        Step::Changed(event) => transform(&event, &watching.namespace, &watching.options),
+                        Step::Bookmark(bookmark) => Some(bookmark),
+                    };
+                    let events = steps.into_iter().filter_map(event).map(Ok).collect();
+                    Some((events, Some((watching, served))))
+                }
+            }
+        });
+        batches.map(futures::stream::iter).flatten().boxed()
+    }
+
+    async fn next_few(&mut self) -> Option<Vec<Step>> {
+        let mut steps = vec![self.next().await?];
+        while steps.len() < CONVERTED {
+            match self.ready.pop_front() {
+                Some(step) => steps.push(step),
+                None => match self.subscription.events.try_recv().ok().and_then(|event| self.told(event)) {
+                    Some(step) => steps.push(step),
+                    None => break,
+                },
+            }
+        }
+        Some(steps)
+    }
+
+    /// An event, unless it is too early.
+    fn told(&mut self, event: Arc<CacheEvent>) -> Option<Step> {
+        if event.revision <= self.start {
+            return None;
+        }
+        self.last = event.revision;
+        Some(Step::Changed(event))
+    }
+
+    async fn next(&mut self) -> Option<Step> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(event);
+            if let Some(step) = self.ready.pop_front() {
+                return Some(step);
             }
             tokio::select! {
                 event = self.subscription.events.recv() => {
-                    let event = event?;
-                    if event.revision <= self.start {
-                        continue;
+                    if let Some(step) = self.told(event?) {
+                        return Some(step);
                     }
-                    self.last = event.revision;
-                    self.ready.extend(transform(&event, &self.namespace, &self.options));
                 }
                 () = sleep_until(self.deadline) => return None,
                 () = sleep_until(self.next_bookmark) => {
@@ -390,11 +469,33 @@ impl Watching {
                     if self.subscription.events.is_empty() {
                         self.last = self.last.max(revision);
                     }
-                    return Some(WatchEvent::Bookmark { revision: self.last, initial_events_end: false });
+                    return Some(Step::Bookmark(WatchEvent::Bookmark { revision: self.last, initial_events_end: false }));
                 }
             }
         }
     }
+}
+
+/// The same steps with objects as a resource has them, converted all at once.
+async fn steps_as(served: &Served, mut steps: Vec<Step>) -> Result<Vec<Step>> {
+    let objects = steps.iter().flat_map(|step| match step {
+        Step::Initial(object) => [Some(object), None],
+        Step::Changed(event) => [event.previous.as_ref(), event.object.as_ref()],
+        Step::Bookmark(_) => [None, None],
+    });
+    let mut presented = served.present_all(objects.flatten().cloned().collect()).await?.into_iter();
+    for step in &mut steps {
+        match step {
+            Step::Initial(object) => presented.next().into_iter().for_each(|to| *object = to),
+            Step::Changed(event) => {
+                let mut to = |object: &Option<Arc<Object>>| object.as_ref().and_then(|_| presented.next());
+                let previous = to(&event.previous);
+                *event = Arc::new(CacheEvent::new(event.revision, to(&event.object), previous));
+            }
+            Step::Bookmark(_) => {}
+        }
+    }
+    Ok(steps)
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -5,8 +5,13 @@ use crate::served::Served;
 use crate::server::Server;
 use canopus_api::managed::Versions;
 use canopus_api::schema::Schema;
-use canopus_api::{Gvr, Value};
+use canopus_api::{Gvr, Result, Status, Value};
+use parking_lot::Mutex;
 use std::sync::Arc;
+
+/// How often ownership is worked out again with what webhooks have converted meanwhile: each time needs what the time
+/// before led to, and there are few steps.
+const ROUNDS: usize = 16;
 
 /// Converts from one version of a resource to the others, by way of the stored one.
 pub(super) struct Across<'a> {
@@ -14,29 +19,86 @@ pub(super) struct Across<'a> {
     /// Holds what custom resources look like.
     table: Arc<Table>,
     from: &'a Served,
+    /// What webhooks have converted, and are to convert.
+    asked: Mutex<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    known: Vec<Converted>,
+    wanted: Vec<(Value, String)>,
+}
+
+struct Converted {
+    object: Value,
+    api_version: String,
+    result: Value,
 }
 
 impl<'a> Across<'a> {
     pub(super) fn from(server: &'a Server, from: &'a Served) -> Across<'a> {
-        Across { server, table: server.catalog.table(), from }
+        Across { server, table: server.catalog.table(), from, asked: Mutex::default() }
+    }
+
+    /// What `work` comes to when webhooks have converted all that it asks for. It cannot wait for them itself: it is done
+    /// until it lacks nothing any more.
+    pub(super) async fn settle<T>(&self, work: impl Fn(&Across) -> T) -> Result<T> {
+        for _ in 0..ROUNDS {
+            let done = work(self);
+            let wanted = std::mem::take(&mut self.asked.lock().wanted);
+            if wanted.is_empty() {
+                return Ok(done);
+            }
+            for (object, api_version) in wanted {
+                let mut result = object.clone();
+                self.from.convert(&api_version, &mut result).await?;
+                self.asked.lock().known.push(Converted { object, api_version, result });
+            }
+        }
+        Err(Status::internal("ownership of fields could not be worked out across versions"))
+    }
+
+    fn version(&self, api_version: &str) -> Option<&Served> {
+        let info = self.from.info();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        if group != info.group {
+            return None;
+        }
+        if version == info.version {
+            return Some(self.from);
+        }
+        let gvr = Gvr::new(group, version, info.plural);
+        self.server.built_in(&gvr).or_else(|| self.table.served(&gvr).ok()).map(|served| &**served)
+    }
+
+    /// What a webhook made of an object; None before it was asked.
+    fn asked(&self, object: &Value, api_version: &str) -> Option<Value> {
+        let mut asked = self.asked.lock();
+        let known = asked.known.iter().find(|known| known.api_version == api_version && known.object == *object);
+        if let Some(known) = known {
+            return Some(known.result.clone());
+        }
+        if !asked.wanted.iter().any(|(other, to)| other == object && to == api_version) {
+            asked.wanted.push((object.clone(), api_version.into()));
+        }
+        None
     }
 }
 
 impl Versions for Across<'_> {
     fn convert(&self, object: &Value, api_version: &str) -> Option<(Value, Schema<'_>)> {
-        let info = self.from.info();
-        if info.gvk().api_version() == api_version {
-            return Some((object.clone(), self.from.schema()));
+        // What is pruned is in the version of the last apply.
+        let now = object["apiVersion"].str();
+        let to = self.version(api_version)?;
+        if now == api_version {
+            return Some((object.clone(), to.schema()));
         }
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let gvr = Gvr::new(group, version, info.plural);
-        if group != info.group {
-            return None;
+        if self.from.asks_webhook() {
+            return self.asked(object, api_version).map(|converted| (converted, to.schema()));
         }
-        let to = self.server.built_in(&gvr).or_else(|| self.table.served(&gvr).ok())?;
+        let from = self.version(now).unwrap_or(self.from);
         let mut converted = object.clone();
-        self.from.resource.convert_to_storage(&mut converted);
-        to.resource.convert_from_storage(&mut converted);
+        from.convert_now(to, &mut converted);
         converted.set("apiVersion", api_version);
         Some((converted, to.schema()))
     }
@@ -90,6 +152,6 @@ mod tests {
             ["applier autoscaling/v2 f:maxReplicas f:scaleTargetRef", "writer autoscaling/v1 f:maxReplicas"]
         );
         let left = &shared["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"];
-        assert_eq!(left.int(), 80, "what nobody wants any more is defaulted again");
+        assert_eq!(left.int(), 50, "what v1 is converted to always has metrics: as upstream, they are not pruned");
     }
 }

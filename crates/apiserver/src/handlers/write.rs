@@ -106,7 +106,7 @@ impl Server {
             // Nobody owns what the server adds of its own accord, or an admission plugin: addresses, finalizers,
             // generated selectors, volumes of tokens.
             schema::complete(served.schema(), &mut request.object);
-            self.own(served, None, &mut request.object, "", options);
+            self.own(served, None, &mut request.object, "", options).await?;
         }
         let gates = self.gates.get()?;
         gates.admission.admit(&mut request).await?;
@@ -203,21 +203,32 @@ impl Server {
     }
 
     /// Works out who owns which field.
-    pub(crate) fn own(
+    pub(crate) async fn own(
         &self,
         served: &Served,
         old: Option<&Value>,
         new: &mut Value,
         subresource: &str,
         options: &WriteOptions,
-    ) {
+    ) -> Result<()> {
         let api_version = served.info().gvk().api_version();
-        let versions: &dyn Versions = match old {
-            // Nobody owns anything yet.
-            None => &OneVersion,
-            Some(_) => &Across::from(self, served),
+        let update = |versions: &dyn Versions, new: &mut Value| {
+            self.field_manager(served, &api_version, subresource, options, versions).update(old, new);
         };
-        self.field_manager(served, &api_version, subresource, options, versions).update(old, new);
+        match old {
+            // Nobody owns anything yet.
+            None => update(&OneVersion, new),
+            Some(_) if !served.asks_webhook() => update(&Across::from(self, served), new),
+            Some(_) => {
+                let trial = |versions: &Across| {
+                    let mut trial = new.clone();
+                    update(versions, &mut trial);
+                    trial
+                };
+                *new = Across::from(self, served).settle(trial).await?;
+            }
+        }
+        Ok(())
     }
 
     fn field_manager<'a>(
@@ -289,7 +300,7 @@ impl Server {
                     _ => Err(Status::not_found(&target.gvr, &target.name)),
                 };
             };
-            let (body, warnings, ownership) = self.patched(&served, target, &old, &patch, options)?;
+            let (body, warnings, ownership) = self.patched(&served, target, &old, &patch, options).await?;
             let conditional = body["metadata"]["resourceVersion"].str() != old.revision.to_string();
             if served.info().namespaced {
                 same_namespace(&target.namespace, &body)?;
@@ -308,7 +319,7 @@ impl Server {
     }
 
     /// The object a patch makes of `old`, decoded and defaulted.
-    fn patched(
+    async fn patched(
         &self,
         served: &Served,
         target: &Target,
@@ -334,7 +345,7 @@ impl Server {
             Patch::Apply(applied) => {
                 check_applied(served, target, applied, options)?;
                 ownership = Ownership::Applied;
-                self.apply(served, Some(&before), applied, &target.subresource, options)?
+                self.apply(served, Some(&before), applied, &target.subresource, options).await?
             }
         };
         // Upstream's strictness looks at the whole patched object.
@@ -343,7 +354,7 @@ impl Server {
         Ok((body, warnings, ownership))
     }
 
-    fn apply(
+    async fn apply(
         &self,
         served: &Served,
         live: Option<&Value>,
@@ -353,13 +364,12 @@ impl Server {
     ) -> Result<Value> {
         let gvk = served.info().gvk();
         let api_version = gvk.api_version();
+        let apply = |versions: &Across| {
+            let manager = self.field_manager(served, &api_version, subresource, options, versions);
+            manager.apply(&gvk, live, applied, options.force)
+        };
         let versions = Across::from(self, served);
-        self.field_manager(served, &api_version, subresource, options, &versions).apply(
-            &gvk,
-            live,
-            applied,
-            options.force,
-        )
+        if served.asks_webhook() { versions.settle(apply).await? } else { apply(&versions) }
     }
 
     async fn apply_new(
@@ -383,7 +393,7 @@ impl Server {
             applied.set_path(&["metadata", "namespace"], &target.namespace);
         }
         applied.set_path(&["metadata", "name"], &target.name);
-        let mut body = self.apply(served, None, &applied, "", options)?;
+        let mut body = self.apply(served, None, &applied, "", options).await?;
         let managed_fields = body["metadata"]["managedFields"].clone();
         let mut warnings = self.decode(served, &mut body, options)?;
         self.place(served, target, &mut body)?;
@@ -409,7 +419,7 @@ impl Server {
         if ownership == Ownership::Update {
             // As on creation: what the server and admission plugins make of it is nobody's.
             apart(&mut body, &before, |object| schema::complete(served.schema(), object));
-            self.own(served, Some(&before), &mut body, &target.subresource, options);
+            self.own(served, Some(&before), &mut body, &target.subresource, options).await?;
         }
         keep_server_metadata(&mut body, &before);
         let mut request = Request {
@@ -524,7 +534,7 @@ impl Server {
         expect: Expect,
         dry_run: bool,
     ) -> Result<Arc<Object>> {
-        served.resource.convert_to_storage(&mut value);
+        served.to_storage(&mut value).await?;
         let mut facts = served.facts(&value);
         let bytes = Object::encode_with(&mut value, &mut facts, old);
         let facts = Arc::new(facts);
@@ -546,7 +556,7 @@ impl Server {
         };
         let object = Object::from_bytes(bytes, facts, revision).map(Arc::new);
         let object = object.ok_or_else(|| Status::internal("encoded object has no metadata"))?;
-        Ok(served.present(object))
+        served.present(object).await
     }
 }
 

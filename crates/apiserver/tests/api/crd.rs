@@ -213,18 +213,28 @@ async fn versions_are_views_of_the_same_objects() {
 }
 
 #[tokio::test]
-async fn without_conversion_only_the_stored_version_is_served() {
+async fn instances_hold_up_the_deletion_of_their_definition() {
     let (_, api) = cluster().await;
-    let mut body = definition(value!([version("v1", true), version("v2", false)]));
-    let client = value!({"url": "https://example.com/convert"});
-    body.set_path(
-        &["spec", "conversion"],
-        value!({"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}}),
-    );
-    define(&api, body).await;
-    api.create(&crontab("a"), object("a", value!({"cronSpec": "* * * * *"})), &manager("m")).await.unwrap();
+    // Nobody serves the version that is stored.
+    let mut stored = version("v1", true);
+    stored.set("served", false);
+    define(&api, definition(value!([stored, version("v2", false)]))).await;
     let v2 = Target::new(&Gvr::new(GROUP, "v2", "crontabs"), "default", "a");
-    assert_eq!(api.get(&v2).await.unwrap_err().code, 404);
+    let mut held = object("a", value!({"cronSpec": "* * * * *"}));
+    held.set("apiVersion", "stable.example.com/v2");
+    held.set_path(&["metadata", "finalizers"], value!(["example.com/hold"]));
+    let made = api.create(&v2, held, &manager("m")).await.unwrap();
+    let name = "crontabs.stable.example.com";
+    api.delete(&definitions(name), &DeleteOptions::default()).await.unwrap();
+    until(&api, name, made.revision + 1, |d| {
+        let conditions = d["status"]["conditions"].items();
+        conditions.iter().any(|c| c["type"].str() == "Terminating" && c["reason"].str() == "InstanceDeletionInProgress")
+    })
+    .await;
+    let let_go = Patch::Merge(value!({"metadata": {"finalizers": null}}));
+    let gone = api.patch(&v2, let_go, &manager("m")).await.unwrap();
+    until(&api, name, gone.revision, |_| false).await;
+    assert_eq!(api.get(&definitions(name)).await.unwrap_err().code, 404);
 }
 
 #[tokio::test]
@@ -246,6 +256,28 @@ async fn a_schema_that_changes_is_ratcheted() {
     }
     let patch = Patch::Merge(value!({"spec": {"color": "blue"}}));
     assert_eq!(api.patch(&crontab("a"), patch, &manager("m")).await.unwrap().value()["spec"]["replicas"].int(), 9);
+}
+
+fn by_webhook(client: Value, reviews: Value) -> Value {
+    value!({"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": reviews}})
+}
+
+#[tokio::test]
+async fn authorities_of_a_webhook_are_checked_once_it_is_served() {
+    let (_, api) = cluster().await;
+    let mut body = definition(value!([version("v1", true)]));
+    let bundle = |pem: &str| value!({"url": "https://example.com/", "caBundle": pem});
+    body.set_path(&["spec", "conversion"], by_webhook(bundle("Cg=="), value!(["v1"])));
+    define(&api, body).await;
+    let name = "crontabs.stable.example.com";
+    let with =
+        |pem: &str| Patch::Merge(value!({"spec": {"conversion": {"webhook": {"clientConfig": {"caBundle": pem}}}}}));
+    // What is wrong may stay wrong.
+    api.patch(&definitions(name), with("Cgo="), &manager("m")).await.unwrap();
+    api.patch(&definitions(name), with(""), &manager("m")).await.unwrap();
+    let refused = api.patch(&definitions(name), with("Cg=="), &manager("m")).await.unwrap_err();
+    let why = "spec.conversion.webhookClientConfig.caBundle: Invalid value: \"Cg==\": unable to load root certificates: unable to parse bytes as PEM block";
+    assert!(refused.message.ends_with(why), "{}", refused.message);
 }
 
 #[tokio::test]
@@ -284,6 +316,21 @@ async fn bad_definitions_are_refused() {
                 "properties": {"spec": {"properties": {"a": {"type": "string"}}}}}}}]))
             },
             "spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields",
+        ),
+        (
+            |b| b.set_path(&["spec", "conversion"], by_webhook(value!({"url": "http://u@/"}), value!(["v1"]))),
+            "spec.conversion.webhookClientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
+        ),
+        (
+            |b| {
+                let service = value!({"namespace": "n", "name": "s", "path": "x", "port": 0});
+                b.set_path(&["spec", "conversion"], by_webhook(value!({"service": service}), value!(["v3"])))
+            },
+            "[spec.conversion.webhookClientConfig.service.port: Invalid value: 0: port is not valid: must be between 1 and 65535, inclusive, spec.conversion.webhookClientConfig.service.path: Invalid value: \"x\": must start with a '/', spec.conversion.webhookClientConfig.service.path: Invalid value: \"x\": segment[0] may not be empty, spec.conversion.conversionReviewVersions: Invalid value: [\"v3\"]: must include at least one of v1, v1beta1]",
+        ),
+        (
+            |b| b.set_path(&["spec", "conversion"], by_webhook(Value::Null, value!(["v1", "v1", "V"]))),
+            "[spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook, spec.conversion.conversionReviewVersions[1]: Invalid value: \"v1\": duplicate version, spec.conversion.conversionReviewVersions[2]: Invalid value: \"V\": a DNS-1035 label",
         ),
     ];
     for (change, why) in cases {

@@ -82,9 +82,7 @@ impl Resource for CustomResourceDefinition {
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let known = old.map(rules::unrecognized_formats).unwrap_or_default();
         let found = rules::unrecognized_formats(object).into_iter().filter(|f| !known.contains(f));
-        let mut out: Vec<String> = found.map(|format| format!("unrecognized format {format:?}")).collect();
-        out.extend(rules::left_out(object).iter().map(|text| text.to_string()));
-        out
+        found.map(|format| format!("unrecognized format {format:?}")).collect()
     }
 }
 

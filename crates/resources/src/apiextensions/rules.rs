@@ -2,7 +2,10 @@
 
 use super::conditions::{self, APPROVED, approval, protected};
 use super::schema;
+use crate::admissionregistration::webhook::client_config;
+use crate::certificates::pkcs::check_roots;
 use crate::custom::validator::known_format;
+use base64::Engine;
 use canopus_api::field::{Error, Kind};
 use canopus_api::{Errors, Field, Value, names as valid};
 
@@ -74,7 +77,7 @@ fn spec(spec: &Field, old: Option<&Value>, established: bool, errors: &mut Error
         }
     }
     names(&names_field, errors);
-    conversion(&spec.at("conversion"), errors);
+    conversion(&spec.at("conversion"), old, established, errors);
     let Some(old) = old else { return };
     let immutable = |field: &Field, old: &Value, errors: &mut Errors| crate::checks::immutable(field, old, errors);
     if established {
@@ -273,7 +276,7 @@ pub fn names(names: &Field, errors: &mut Errors) {
     }
 }
 
-fn conversion(conversion: &Field, errors: &mut Errors) {
+fn conversion(conversion: &Field, old: Option<&Value>, established: bool, errors: &mut Errors) {
     if conversion.value.is_null() {
         return;
     }
@@ -281,35 +284,61 @@ fn conversion(conversion: &Field, errors: &mut Errors) {
     // Upstream's paths are those of its internal type.
     let (client, reviews) = (conversion.at("webhookClientConfig"), conversion.at("conversionReviewVersions"));
     let webhook = &conversion.value["webhook"];
-    let config = &webhook["clientConfig"];
-    let versions = &webhook["conversionReviewVersions"];
+    let config = client.with(&webhook["clientConfig"]);
+    let versions = reviews.with(&webhook["conversionReviewVersions"]);
     if conversion.value["strategy"].str() != "Webhook" {
-        if !config.is_null() {
+        if !config.value.is_null() {
             errors.forbidden(&client, "should not be set when strategy is not set to Webhook");
         }
-        if !versions.items().is_empty() {
+        if !versions.value.items().is_empty() {
             errors.forbidden(&reviews, "should not be set when strategy is not set to Webhook");
         }
         return;
     }
-    let there = |name: &str| !config[name].is_null();
-    if config.is_null() {
+    let before = old.map(|old| &old["conversion"]["webhook"]);
+    if config.value.is_null() {
         errors.required(&client, "required when strategy is set to Webhook");
-    } else if there("url") == there("service") {
-        errors.required(&client, "exactly one of url or service is required");
-    } else if there("service") {
-        for field in ["name", "namespace"] {
-            if config["service"][field].str().is_empty() {
-                errors.required(&client.at("service").at(field), format!("service {field} is required"));
-            }
+    } else {
+        client_config(&config, errors);
+        // It may still be filled in before the definition is established.
+        let bundle = config.at("caBundle");
+        let wrong_before = before.is_some_and(|old| authorities(old["clientConfig"]["caBundle"].str()).is_err());
+        if established
+            && !wrong_before
+            && let Err(why) = authorities(bundle.str())
+        {
+            errors.invalid(&bundle, format!("unable to load root certificates: {why}"));
         }
     }
-    let names: Vec<&str> = versions.items().iter().map(Value::str).collect();
-    if names.is_empty() {
-        errors.required(&reviews, "");
-    } else if !names.iter().any(|name| matches!(*name, "v1" | "v1beta1")) {
-        errors.invalid(&reviews.with(versions), "must include at least one of v1, v1beta1");
+    let before = before.map(|old| old["conversionReviewVersions"].items()).unwrap_or_default();
+    review_versions(&versions, before.is_empty() || known_review(before), errors);
+}
+
+fn known_review(versions: &[Value]) -> bool {
+    versions.iter().any(|version| matches!(version.str(), "v1" | "v1beta1"))
+}
+
+fn review_versions(versions: &Field, must_be_known: bool, errors: &mut Errors) {
+    if versions.value.items().is_empty() {
+        return errors.required(versions, "");
     }
+    let mut seen = std::collections::BTreeSet::new();
+    for version in versions.items() {
+        if seen.insert(version.str()) {
+            crate::checks::check(&version, valid::dns1035_label, errors);
+        } else {
+            errors.invalid(&version, "duplicate version");
+        }
+    }
+    if must_be_known && !known_review(versions.value.items()) {
+        errors.invalid(versions, "must include at least one of v1, v1beta1");
+    }
+}
+
+/// Whether these may be asked who a webhook is.
+fn authorities(bundle: &str) -> Result<(), String> {
+    let pem = base64::engine::general_purpose::STANDARD.decode(bundle).map_err(|error| error.to_string())?;
+    if pem.is_empty() { Ok(()) } else { check_roots(&pem) }
 }
 
 fn stored_versions(object: &Field, errors: &mut Errors) {
@@ -347,15 +376,6 @@ fn api_approval(object: &Field, old: Option<&Value>, errors: &mut Errors) {
         _ => return,
     };
     errors.add(Error { kind, field: path, value, detail: message });
-}
-
-/// What a definition says that this server does not do: whoever writes it is told.
-pub fn left_out(object: &Value) -> Vec<&'static str> {
-    let mut out = Vec::new();
-    if object["spec"]["conversion"]["strategy"].str() == "Webhook" {
-        out.push("conversion webhooks are not called: only the storage version is served");
-    }
-    out
 }
 
 /// The formats in a definition's schemas that nobody checks.

@@ -2,7 +2,7 @@
 
 mod issued;
 mod keys;
-mod pkcs;
+pub(crate) mod pkcs;
 
 pub mod certificatesigningrequest;
 pub mod clustertrustbundle;

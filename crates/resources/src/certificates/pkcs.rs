@@ -84,6 +84,23 @@ pub fn check_authorities(pem: &[u8]) -> Vec<String> {
     twice.map(|places| format!("duplicate trust anchor (indices [{}])", places.join(" "))).collect()
 }
 
+/// Why nobody can be trusted by these (upstream's client's `rootCertPool`).
+pub fn check_roots(pem: &[u8]) -> Result<(), String> {
+    let mut any = false;
+    for block in blocks(pem) {
+        any = true;
+        let block = block.map_err(|_| "unable to parse bytes as PEM block")?;
+        if block.label != "CERTIFICATE" {
+            continue;
+        }
+        match X509Certificate::from_der(&block.contents) {
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(format!("failed to parse certificate: {error}")),
+        }
+    }
+    Err(if any { "no valid certificate authority data seen" } else { "unable to parse bytes as PEM block" }.into())
+}
+
 fn blocks(pem: &[u8]) -> impl Iterator<Item = Result<Pem, x509_parser::error::PEMError>> + '_ {
     Pem::iter_from_buffer(pem)
 }

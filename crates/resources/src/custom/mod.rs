@@ -16,6 +16,7 @@ use canopus_api::field::{Error, Kind};
 use canopus_api::jsonpath::{self, Template};
 use canopus_api::schema::{self, Schema, Structural};
 use canopus_api::{Errors, Facts, Field, Object, Time, Value};
+use compact_str::CompactString;
 use names::Names;
 use rules::Rules;
 use scale::Paths;
@@ -25,6 +26,7 @@ use validator::Validator;
 /// One served version of a custom resource.
 pub struct CustomResource {
     names: Names,
+    api_version: CompactString,
     /// The CustomResourceDefinition.
     definition: Arc<Object>,
     /// Where among its versions this is.
@@ -58,8 +60,10 @@ impl CustomResource {
             .collect();
         stored_fields.sort();
         stored_fields.dedup();
+        let names = Names::new(&value, version);
         CustomResource {
-            names: Names::new(&value, version),
+            api_version: names.info().gvk().api_version(),
+            names,
             stored_fields,
             scale: Paths::of(&spec["subresources"]["scale"]),
             columns,
@@ -73,6 +77,17 @@ impl CustomResource {
 
     pub fn stored_fields(&self) -> &[String] {
         &self.stored_fields
+    }
+
+    /// Of the objects of this version.
+    pub fn api_version(&self) -> &str {
+        &self.api_version
+    }
+
+    /// Removes what the schema does not know from an object that was not sent by a client.
+    pub fn prune(&self, object: &mut Value) {
+        // What was stored once is not refused now.
+        let _ = schema::decode(Schema::Custom(self.structural_schema()), object);
     }
 
     fn schema_of(definition: &Value, version: usize) -> &Value {
@@ -184,20 +199,6 @@ impl Resource for CustomResource {
             lists::validate(new.value, self.structural_schema(), errors);
         }
         self.check_rules(new.value, Some(old), errors);
-    }
-
-    /// Whatever version it was written in, and whatever the schema was then.
-    fn convert_from_storage(&self, object: &mut Value) {
-        object.set("apiVersion", self.info().gvk().api_version());
-        // What was stored once is not refused now.
-        let _ = schema::decode(Schema::Custom(self.structural_schema()), object);
-        self.default(object);
-    }
-
-    fn convert_to_storage(&self, object: &mut Value) {
-        if let Some((group, version, _)) = self.info().storage {
-            object.set("apiVersion", format!("{group}/{version}"));
-        }
     }
 
     fn facts(&self, object: &Value) -> Facts {

@@ -173,7 +173,7 @@ impl MutatingPolicies {
         for binding in bindings {
             let found = match self.0.bound(binding, request).await {
                 Ok(false) => continue,
-                Ok(true) => params::collect(&server, policy, binding, request),
+                Ok(true) => params::collect(&server, policy, binding, request).await,
                 Err(why) => Err(why.message),
             };
             let found = match found {
@@ -204,7 +204,7 @@ impl MutatingPolicies {
         let meta = &param["metadata"];
         let id = format!("{}/{}/{}/{}", policy.name, binding.name, meta["namespace"].str(), meta["name"].str());
         let namespace = self.0.namespace(request).await?;
-        let mut inputs = Inputs::of(server, request, version, namespace)?;
+        let mut inputs = Inputs::of(server, request, version, namespace).await?;
         inputs.params = param;
         let asks = Asks { server, user: request.user };
         if !policy.conditions.is_empty() {
@@ -231,7 +231,7 @@ impl MutatingPolicies {
             }
         }
         if *inputs.object() != before {
-            let object = version.taken_back(server, inputs.object().clone(), request)?;
+            let object = version.taken_back(server, inputs.object().clone(), request).await?;
             if object != request.object {
                 request.object = object;
                 request.reinvocation.changed(NAME);

@@ -30,7 +30,7 @@ pub(super) fn misconfigured<R>(server: &Server, policy: &Policy<R>) -> Option<St
 }
 
 /// The parameters of a binding, one evaluation each: Null for none. An empty list means that there is nothing to do.
-pub(super) fn collect<R>(
+pub(super) async fn collect<R>(
     server: &Server,
     policy: &Policy<R>,
     binding: &Binding,
@@ -65,8 +65,9 @@ pub(super) fn collect<R>(
     if found.is_empty() && wanted["parameterNotFoundAction"].str() == "Deny" {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".into());
     }
+    let found = served.present_all(found).await.map_err(|e| e.message)?;
     let typed = |object: Arc<Object>| {
-        let mut tree = (*served.present(object).value()).clone();
+        let mut tree = (*object.value()).clone();
         tree.set("apiVersion", api_version.as_str());
         tree.set("kind", kind.as_str());
         tree

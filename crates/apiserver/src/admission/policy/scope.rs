@@ -25,16 +25,14 @@ pub struct Inputs {
 
 impl Inputs {
     /// The request as `version` shows it.
-    pub fn of(
+    pub async fn of(
         server: &Server,
         request: &Request<'_>,
         version: &Version,
         namespace: Option<Value>,
     ) -> Result<Inputs, Status> {
-        let shown = |object: &Value| -> Result<Value, Status> {
-            Ok(typed(&version.shown(server, object, request)?, &version.kind))
-        };
-        let object = shown(&request.object)?;
+        let object = typed(&version.shown(server, &request.object, request).await?, &version.kind);
+        let old = typed(&version.shown(server, request.old, request).await?, &version.kind);
         let own = request.resource.gvr();
         let meta = &request.object["metadata"];
         let name = if request.name.is_empty() { meta["name"].str() } else { request.name };
@@ -48,7 +46,7 @@ impl Inputs {
         };
         Ok(Inputs {
             object,
-            old: shown(request.old)?,
+            old,
             request: about(version, request),
             namespace: namespace.unwrap_or_default(),
             params: Value::Null,

@@ -181,7 +181,7 @@ impl ValidatingPolicies {
         for binding in bindings {
             let found = match self.0.bound(binding, request).await {
                 Ok(false) => continue,
-                Ok(true) => params::collect(&server, policy, binding, request),
+                Ok(true) => params::collect(&server, policy, binding, request).await,
                 Err(why) => Err(why.message),
             };
             let found = match found {
@@ -196,7 +196,9 @@ impl ValidatingPolicies {
             for param in found {
                 let inputs = match &mut inputs {
                     Some(inputs) => inputs,
-                    none => none.insert(Inputs::of(&server, request, &version, self.0.namespace(request).await?)?),
+                    none => {
+                        none.insert(Inputs::of(&server, request, &version, self.0.namespace(request).await?).await?)
+                    }
                 };
                 inputs.params = param;
                 let outcome = policy.evaluate(&inputs.scope(&asks, &policy.variables));

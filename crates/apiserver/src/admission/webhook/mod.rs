@@ -139,7 +139,7 @@ impl Webhooks {
         if hook.conditions.is_empty() {
             return Ok(Some(version));
         }
-        let inputs = Inputs::of(&server, request, &version, None)?;
+        let inputs = Inputs::of(&server, request, &version, None).await?;
         let matches = hook.conditions.hold(&inputs.scope(&Asks { server: &server, user: request.user }, &[]));
         match matches {
             Ok(matches) => Ok(matches.then_some(version)),

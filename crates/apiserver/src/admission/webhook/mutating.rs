@@ -42,8 +42,8 @@ impl Plugin for MutatingWebhooks {
             }
             let since = Instant::now();
             let server = self.0.server()?;
-            let object = version.shown(&server, &request.object, request)?;
-            let old = version.shown(&server, request.old, request)?;
+            let object = version.shown(&server, &request.object, request).await?;
+            let old = version.shown(&server, request.old, request).await?;
             let asked = self.0.ask(hook, &version, request, &object, &old).await;
             let done = match asked {
                 Ok(verdict) if verdict.patch.is_empty() => Ok(None),
@@ -53,7 +53,7 @@ impl Plugin for MutatingWebhooks {
             let mut changed = false;
             let trouble = match done {
                 Ok(Some(object)) => {
-                    let object = version.taken_back(&server, object, request)?;
+                    let object = version.taken_back(&server, object, request).await?;
                     changed = object != request.object;
                     request.object = object;
                     None

@@ -5,7 +5,7 @@ use crate::admission::matching::Version;
 use crate::admission::{Plugin, Request};
 use crate::server::Server;
 use async_trait::async_trait;
-use canopus_api::{Status, Value};
+use canopus_api::Status;
 use futures::future::join_all;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,8 +20,8 @@ impl ValidatingWebhooks {
     async fn one(&self, hook: &Hook, place: usize, version: &Version, request: &Request<'_>) -> Result<(), Status> {
         let since = Instant::now();
         let server = self.0.server()?;
-        let show = |object: &Value| version.shown(&server, object, request);
-        let (object, old) = (show(&request.object)?, show(request.old)?);
+        let object = version.shown(&server, &request.object, request).await?;
+        let old = version.shown(&server, request.old, request).await?;
         let trouble = self.0.ask(hook, version, request, &object, &old).await.err();
         self.0.settle(hook, place, 0, request, since, trouble)
     }
