@@ -92,23 +92,33 @@ fn kubernetes_service(ip: String, port: u16) -> Value {
     })
 }
 
-/// The EndpointSlice behind `default/kubernetes`: the API servers' addresses, all of one family.
+/// The Endpoints and the EndpointSlice behind `default/kubernetes`: the API servers' addresses, all of one family.
 pub(crate) async fn publish(server: &Arc<Server>, addresses: &[IpAddr], port: u16) -> Result<()> {
     let user = &User::new("system:apiserver", &[MASTERS]);
-    let gvr = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
+    let port = value!({"name": "https", "protocol": "TCP", "port": port});
+    let all = |entry: fn(String) -> Value| addresses.iter().map(|ip| entry(ip.to_string())).collect::<Value>();
+    let endpoints = value!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{"addresses": (all(|ip| value!({"ip": ip}))), "ports": [(port.clone())]}],
+    });
     let slice = value!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": if addresses.iter().all(IpAddr::is_ipv4) { "IPv4" } else { "IPv6" },
-        "endpoints": addresses
-            .iter()
-            .map(|address| value!({"addresses": [address.to_string()], "conditions": {"ready": true}}))
-            .collect::<Value>(),
-        "ports": [{"name": "https", "protocol": "TCP", "port": port}],
+        "endpoints": (all(|ip| value!({"addresses": [ip], "conditions": {"ready": true}}))),
+        "ports": [port],
     });
-    let target = target(&gvr, &slice);
-    match server.create(user, &target, slice.clone(), &options()).await {
-        Err(there) if there.is_already_exists() => server.update(user, &target, slice, &options()).await.map(|_| ()),
+    replace(server, user, &Gvr::new("", "v1", "endpoints"), endpoints).await?;
+    replace(server, user, &Gvr::new("discovery.k8s.io", "v1", "endpointslices"), slice).await
+}
+
+async fn replace(server: &Arc<Server>, user: &User, gvr: &Gvr, object: Value) -> Result<()> {
+    let target = target(gvr, &object);
+    match server.create(user, &target, object.clone(), &options()).await {
+        Err(there) if there.is_already_exists() => server.update(user, &target, object, &options()).await.map(|_| ()),
         other => other.map(|_| ()),
     }
 }

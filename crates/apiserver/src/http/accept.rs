@@ -51,13 +51,16 @@ pub enum Shape {
 pub struct Accept {
     pub encoding: Encoding,
     pub shape: Shape,
+    /// The shape is wanted as of `meta.k8s.io/v1beta1`.
+    pub beta: bool,
     pub gzip: bool,
     /// JSON for people: asked for, or a tool of people's.
     pub pretty: bool,
 }
 
 impl Accept {
-    pub const JSON: Accept = Accept { encoding: Encoding::Json, shape: Shape::Plain, gzip: false, pretty: false };
+    pub const JSON: Accept =
+        Accept { encoding: Encoding::Json, shape: Shape::Plain, beta: false, gzip: false, pretty: false };
 }
 
 /// What an endpoint can send.
@@ -73,7 +76,7 @@ impl Offer {
     /// Discovery, errors: what has no other shape.
     pub const PLAIN: Offer = Offer { protobuf: true, tables: false, metadata: false, watch: false };
 
-    fn takes(self, encoding: Encoding, clause: &Clause) -> Option<(Shape, bool)> {
+    fn takes(self, encoding: Encoding, clause: &Clause) -> Option<Shape> {
         let streams = encoding != Encoding::Yaml;
         let text = |name: &str| clause.parameter(name).unwrap_or("");
         if !["", "watch"].contains(&text("stream")) || !text("stream").is_empty() && !streams {
@@ -84,11 +87,13 @@ impl Offer {
             return None;
         }
         let plain = !["as", "g", "v"].iter().any(|name| clause.parameter(name).is_some());
-        let shape = match (text("as"), text("g"), text("v")) {
+        let known =
+            text("g") == "meta.k8s.io" && (text("v") == "v1" || clause.beta() && encoding != Encoding::Protobuf);
+        let shape = match text("as") {
             _ if plain => Shape::Plain,
-            ("Table", "meta.k8s.io", "v1") => Shape::Table,
-            ("PartialObjectMetadata", "meta.k8s.io", "v1") => Shape::Metadata,
-            ("PartialObjectMetadataList", "meta.k8s.io", "v1") => Shape::MetadataList,
+            "Table" if known => Shape::Table,
+            "PartialObjectMetadata" if known => Shape::Metadata,
+            "PartialObjectMetadataList" if known => Shape::MetadataList,
             _ => return None,
         };
         let served = match shape {
@@ -96,7 +101,7 @@ impl Offer {
             Shape::Table => self.tables && encoding != Encoding::Protobuf,
             Shape::Metadata | Shape::MetadataList => self.metadata,
         };
-        served.then_some((shape, text("pretty") == "1"))
+        served.then_some(shape)
     }
 }
 
@@ -128,6 +133,10 @@ impl<'a> Clause<'a> {
 
     fn parameter(&self, name: &str) -> Option<&'a str> {
         self.parameters.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    fn beta(&self) -> bool {
+        self.parameter("v") == Some("v1beta1")
     }
 
     fn matches(&self, encoding: Encoding) -> bool {
@@ -179,8 +188,10 @@ pub fn accept(headers: &HeaderMap, query_pretty: &str, offer: Offer) -> Result<A
             if offer.watch && encoding == Encoding::Yaml {
                 continue;
             }
-            if let Some((shape, pretty)) = offer.takes(encoding, &clause) {
-                return Ok(Accept { encoding, shape, gzip, pretty: pretty || asked });
+            if let Some(shape) = offer.takes(encoding, &clause) {
+                let pretty = asked || clause.parameter("pretty") == Some("1");
+                let beta = shape != Shape::Plain && clause.beta();
+                return Ok(Accept { encoding, shape, beta, gzip, pretty });
             }
         }
     }
@@ -244,6 +255,8 @@ mod tests {
             (table, RESOURCE, Some((Json, Shape::Table))),
             (table, Offer::PLAIN, Some((Json, Shape::Plain))),
             (&table.replace("v=v1", "v=v9"), RESOURCE, Some((Json, Shape::Plain))),
+            (&table.replace("v=v1", "v=v1beta1"), RESOURCE, Some((Json, Shape::Table))),
+            (&metadata.replace("v=v1", "v=v1beta1"), RESOURCE, None),
             ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", RESOURCE, None),
             (&metadata_first, RESOURCE, Some((Protobuf, Shape::Metadata))),
             (metadata, custom, Some((Protobuf, Shape::Metadata))),

@@ -54,9 +54,11 @@ impl View<'_> {
             (Shape::Plain | Shape::MetadataList, _) => respond(self.accept, code, &object.value()),
             (Shape::Table, _) => {
                 let table = table::of_object(&*self.served.resource, &object.value(), self.table_options(true));
-                respond(self.accept, code, &table)
+                respond(self.accept, code, &versioned(self.accept, table))
             }
-            (Shape::Metadata, _) => respond(self.accept, code, &table::partial_metadata(&object.value())),
+            (Shape::Metadata, _) => {
+                respond(self.accept, code, &versioned(self.accept, table::partial_metadata(&object.value())))
+            }
         }
     }
 
@@ -92,14 +94,15 @@ impl View<'_> {
                 let options = self.table_options(true);
                 let resource = &*self.served.resource;
                 let rows = in_turns(&list.items, |o| table::row(resource, &o.value(), options)).await;
-                respond(self.accept, StatusCode::OK, &table::of_rows(resource, meta, rows, options))
+                let table = versioned(self.accept, table::of_rows(resource, meta, rows, options));
+                respond(self.accept, StatusCode::OK, &table)
             }
             (Shape::Metadata | Shape::MetadataList, _, _) => {
                 let items = in_turns(&list.items, |o| table::partial_metadata(&o.value())).await;
                 let list = value!({
                     "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items,
                 });
-                respond(self.accept, StatusCode::OK, &list)
+                respond(self.accept, StatusCode::OK, &versioned(self.accept, list))
             }
         }
     }
@@ -237,7 +240,7 @@ fn frame(served: &Served, accept: Accept, event: &Result<WatchEvent>, table: imp
         Ok(WatchEvent::Deleted(o)) => ("DELETED", o),
         Ok(WatchEvent::Bookmark { revision, initial_events_end }) => {
             let object = bookmark(served, accept.shape, *revision, *initial_events_end);
-            return tree_frame(encoding, "BOOKMARK", &object);
+            return tree_frame(encoding, "BOOKMARK", &versioned(accept, object));
         }
         Err(status) => return tree_frame(encoding, "ERROR", &status.to_value()),
     };
@@ -251,11 +254,38 @@ fn frame(served: &Served, accept: Accept, event: &Result<WatchEvent>, table: imp
                 _ => line(kind, object.body().len(), |out| object.write_json(out)),
             })
         }
-        Shape::Table => tree_frame(encoding, kind, &table::of_object(&*served.resource, &object.value(), table())),
+        Shape::Table => {
+            let table = table::of_object(&*served.resource, &object.value(), table());
+            tree_frame(encoding, kind, &versioned(accept, table))
+        }
+        Shape::Metadata | Shape::MetadataList if accept.beta => {
+            tree_frame(encoding, kind, &versioned(accept, table::partial_metadata(&object.value())))
+        }
         Shape::Metadata | Shape::MetadataList => forms::shared(object, encoding, accept.shape, kind, || {
             tree_frame(encoding, kind, &table::partial_metadata(&object.value()))
         }),
     }
+}
+
+const BETA: &str = "meta.k8s.io/v1beta1";
+
+/// What was transformed, in the version of `meta.k8s.io` that was asked for.
+fn versioned(accept: Accept, mut transformed: Value) -> Value {
+    if accept.beta && accept.shape != Shape::Plain {
+        let stamp = |partial: &mut Value| {
+            if partial["kind"].str() == "PartialObjectMetadata" {
+                partial.set("apiVersion", BETA);
+            }
+        };
+        if let Some(rows) = transformed.get_mut("rows").and_then(Value::as_array_mut) {
+            rows.iter_mut().filter_map(|row| row.get_mut("object")).for_each(stamp);
+        }
+        if let Some(items) = transformed.get_mut("items").and_then(Value::as_array_mut) {
+            items.iter_mut().for_each(stamp);
+        }
+        transformed.set("apiVersion", BETA);
+    }
+    transformed
 }
 
 fn tree_frame(encoding: Encoding, kind: &str, object: &Value) -> Bytes {

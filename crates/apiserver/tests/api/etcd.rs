@@ -1,7 +1,7 @@
 //! Two API servers on one etcd.
 
 use crate::support::{config_map, config_maps, server, target};
-use canopus_api::{Api, DeleteOptions, Gvr, ListOptions, Target, Value, WatchEvent, WriteOptions, value};
+use canopus_api::{Api, DeleteOptions, Gvr, ListOptions, Target, WatchEvent, WriteOptions, value};
 use canopus_apiserver::{LocalApi, Server, User};
 use canopus_store::etcd::testing::Etcd;
 use futures::StreamExt;
@@ -172,17 +172,22 @@ async fn the_api_leads_to_every_server_that_lives() {
     let etcd = Etcd::start();
     let ((a, api), (b, _)) = (start(&etcd).await, start(&etcd).await);
     let slice = Target::new(&Gvr::new("discovery.k8s.io", "v1", "endpointslices"), "default", "kubernetes");
-    let addresses = |slice: &Value| {
-        let endpoints = slice["endpoints"].items();
-        endpoints.iter().map(|e| e["addresses"][0].str().to_owned()).collect::<Vec<_>>()
+    let endpoints = Target::new(&Gvr::new("", "v1", "endpoints"), "default", "kubernetes");
+    let addresses = async || {
+        let slice = api.get(&slice).await.unwrap().value();
+        let new: Vec<_> = slice["endpoints"].items().iter().map(|e| e["addresses"][0].str().to_owned()).collect();
+        let endpoints = api.get(&endpoints).await.unwrap().value();
+        let old = endpoints["subsets"][0]["addresses"].items().iter().map(|e| e["ip"].str().to_owned());
+        assert_eq!(old.collect::<Vec<_>>(), new);
+        new
     };
     let (one, two) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
     canopus_apiserver::bootstrap::run(&a, one, 6443).await.unwrap();
     canopus_apiserver::bootstrap::run(&b, two, 6443).await.unwrap();
-    assert_eq!(addresses(&api.get(&slice).await.unwrap().value()), ["192.0.2.1", "192.0.2.2"]);
+    assert_eq!(addresses().await, ["192.0.2.1", "192.0.2.2"]);
     // One that stops in order takes itself out.
     let stopped = tokio_util::sync::CancellationToken::new();
     stopped.cancel();
     canopus_apiserver::masters::run(b, two, 6443, stopped).await;
-    assert_eq!(addresses(&api.get(&slice).await.unwrap().value()), ["192.0.2.1"]);
+    assert_eq!(addresses().await, ["192.0.2.1"]);
 }

@@ -3,6 +3,22 @@
 use super::*;
 
 #[tokio::test]
+async fn tables_and_metadata_in_the_version_that_is_asked_for() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    assert_eq!(admin.send("POST", MAPS, &[], r#"{"metadata":{"name":"a"}}"#).await.code, 201);
+    for version in ["v1", "v1beta1"] {
+        let (api, accept) =
+            (format!("meta.k8s.io/{version}"), |kind| format!("application/json;as={kind};v={version};g=meta.k8s.io"));
+        let table = admin.send("GET", MAPS, &[("accept", &accept("Table"))], "").await.json();
+        assert_eq!((table["apiVersion"].str(), table["rows"][0]["object"]["apiVersion"].str()), (&*api, &*api));
+        let list = admin.send("GET", MAPS, &[("accept", &accept("PartialObjectMetadataList"))], "").await.json();
+        assert_eq!((list["apiVersion"].str(), list["items"][0]["apiVersion"].str()), (&*api, &*api));
+        let one = admin.send("GET", &format!("{MAPS}/a"), &[("accept", &accept("PartialObjectMetadata"))], "").await;
+        assert_eq!(one.json()["apiVersion"].str(), api);
+    }
+}
+
+#[tokio::test]
 async fn a_page_that_expired_is_gone_on_with_elsewhere() {
     let mut admin = Client::new("admin", "system:masters").await;
     for name in ["a", "b", "c"] {
