@@ -2,7 +2,7 @@
 //! refuse its input; it may not panic, nor take memory out of proportion, nor change what it claims to have understood.
 
 use canopus_api::{FieldSelector, LabelSelector, Quantity, Time, Value, json, patch, protobuf, yaml};
-use canopus_apiserver::{authn::jwt, request_info, storage};
+use canopus_apiserver::{authn::jwt, encryption::Source, request_info, storage};
 
 /// One parser and what its input looks like.
 pub struct Target {
@@ -69,6 +69,11 @@ pub const TARGETS: &[Target] = &[
         words: &["k8s\0", "\n\x0f", "\n\x02v1", "\x12\x03Pod", "\x7f", "\u{80}"],
     },
     Target { name: "stored", run: stored, words: &["k8s\0", "{\"apiVersion\":", "\"metadata\":{", "}\n"] },
+    Target {
+        name: "sealed",
+        run: sealed,
+        words: &["\n\x04data", "\x12\x011", "\x1a\x01s", "\"\n\n\x03a.b\x12\x03abc", "(\x01", "\u{80}"],
+    },
     Target {
         name: "label_selector",
         run: label_selector,
@@ -144,6 +149,13 @@ fn stored(input: &[u8]) {
     if let Ok((value, body)) = storage::decode(&input.to_vec().into()) {
         assert!(json::parse(&body).is_ok(), "{value:?}");
     }
+}
+
+/// What a key management service protects.
+fn sealed(input: &[u8]) {
+    let Ok((source, data)) = Source::unseal(input) else { return };
+    let again = source.seal(data);
+    assert_eq!(Source::unseal(&again), Ok((source, data)));
 }
 
 fn label_selector(input: &[u8]) {

@@ -8,6 +8,7 @@ mod metrics;
 mod transform;
 
 pub use config::{Config, Providers};
+pub use kms::Source;
 
 use crate::metrics::reloads::Reloads;
 use crate::surroundings::Surroundings;

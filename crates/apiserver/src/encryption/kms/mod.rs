@@ -8,14 +8,14 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use envelope::hashed;
+pub use envelope::{Source, hashed};
 
 use super::{Around, Unreadable};
 use crate::authz::chain::aggregate;
 use crate::outgoing::grpc::Place;
 use crate::surroundings::uuid;
 use canopus_api::Time;
-use envelope::{SEED, Source, check_key_id};
+use envelope::{SEED, check_key_id};
 use key::Key;
 use parking_lot::{Mutex, RwLock};
 use service::{Service, Status};
@@ -183,7 +183,7 @@ impl Kms {
         let uid = uuid(self.around.clock.random());
         let (made, said) = match self.make(&uid).await {
             Ok((key, source)) if source.key_id == key_id => {
-                self.keys.lock().keep(source.digest(), key.clone(), now);
+                self.keep(source.digest(), key.clone(), now);
                 *self.current.write() = Some(Current { key, source: Arc::new(source), until });
                 tracing::debug!(uid, provider = self.name, "successfully rotated DEK");
                 return Ok(());
@@ -246,10 +246,14 @@ impl Kms {
             message: format!("failed to decrypt DEK, error: {fault}"),
         })?;
         let key = Arc::new(Key::new(source.kind, &plain).map_err(Unreadable::Bad)?);
-        let mut keys = self.keys.lock();
-        keys.keep(digest, key.clone(), self.around.clock.now());
-        self.around.metrics.keeps(&self.name, keys.0.len());
+        self.keep(digest, key.clone(), self.around.clock.now());
         Ok(key)
+    }
+
+    fn keep(&self, digest: [u8; 32], key: Arc<Key>, now: Time) {
+        let mut keys = self.keys.lock();
+        keys.keep(digest, key, now);
+        self.around.metrics.keeps(&self.name, keys.0.len());
     }
 
     /// Whether a stored value, without its prefix, would be written with another key.
