@@ -5,6 +5,7 @@ mod access;
 mod api;
 mod cli;
 mod clients;
+mod customs;
 mod elsewhere;
 mod keys;
 mod kills;
@@ -68,6 +69,7 @@ const STORIES: &[Story] = &[
     ("explain", api::explain),
     ("policies are checked", api::policies_are_checked),
     ("namespaces, service accounts, tokens", api::namespaces),
+    ("definitions that operators bring", customs::of_operators),
     ("certificates for users", access::certificates),
     ("rights", access::rights),
 ];
