@@ -24,6 +24,9 @@ const IGNORED: &[(&str, &str)] = &[
 const ALIASES: &[&str] = &["configmaps", "replicationcontrollers", "resourcequotas", "secrets"];
 
 const CLASS: &str = ".storageclass.storage.k8s.io/";
+const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+/// Upstream `AllocationResultsMaxSize`: what a request for all devices may get.
+const ALL_DEVICES: i64 = 32;
 const OF_CLAIMS: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
 
 /// One write, as quotas see it.
@@ -142,6 +145,7 @@ pub fn matches(group: &str, plural: &str, resource: &str) -> bool {
             let of_class = |what: &str| resource.strip_suffix(what).is_some_and(|rest| rest.ends_with(CLASS));
             OF_CLAIMS.contains(&resource) || OF_CLAIMS.iter().any(|what| of_class(what))
         }
+        ("resource.k8s.io", "resourceclaims") => resource.ends_with(DEVICES),
         ("", plural) => ALIASES.contains(&plural) && resource == plural,
         _ => false,
     }
@@ -154,6 +158,7 @@ pub fn usage(group: &str, plural: &str, object: &Value, now: Time) -> Amounts {
         ("", "pods") => pod(object, now, &mut used),
         ("", "services") => service(&object["spec"], &mut used),
         ("", "persistentvolumeclaims") => claim(object, &mut used),
+        ("resource.k8s.io", "resourceclaims") => devices(&object["spec"]["devices"], &mut used),
         ("", plural) if ALIASES.contains(&plural) => {
             used.insert(plural.into(), Quantity::from_int(1));
         }
@@ -220,6 +225,28 @@ fn claim(claim: &Value, used: &mut Amounts) {
         used.insert((*what).into(), quantity);
         if !class.is_empty() {
             used.insert(format_compact!("{class}{CLASS}{what}"), quantity);
+        }
+    }
+}
+
+/// Devices by class; of a request with alternatives, the most that each class may give.
+fn devices(devices: &Value, used: &mut Amounts) {
+    for request in devices["requests"].items() {
+        let mut most: std::collections::BTreeMap<&str, i64> = Default::default();
+        let exactly = std::slice::from_ref(&request["exactly"]);
+        let choices = request["firstAvailable"].items();
+        for choice in if choices.is_empty() { exactly } else { choices }.iter().filter(|c| !c.is_null()) {
+            let number = match choice["allocationMode"].str() {
+                "ExactCount" => choice["count"].int(),
+                "All" => ALL_DEVICES,
+                _ => 0,
+            };
+            let known = most.entry(choice["deviceClassName"].str()).or_default();
+            *known = number.max(*known);
+        }
+        for (class, number) in most {
+            let sum = used.entry(format_compact!("{class}{DEVICES}")).or_insert(Quantity::from_int(0));
+            *sum = sum.plus(Quantity::from_int(number));
         }
     }
 }
@@ -382,6 +409,23 @@ mod tests {
         ];
         for (pod, quota, expected) in cases {
             assert_eq!(charge("pods", pod, &quota), expected, "{quota:?}");
+        }
+    }
+
+    #[test]
+    fn claims_pay_for_devices_by_class() {
+        let of = |class: &str, mode: &str, count: i64| value!({"deviceClassName": class, "allocationMode": mode, "count": count});
+        let claim = value!({"spec": {"devices": {"requests": [
+            {"name": "a", "exactly": (of("gold", "ExactCount", 2))},
+            {"name": "b", "firstAvailable": [(of("gold", "ExactCount", 1)), (of("gold", "ExactCount", 3)), (of("tin", "All", 0))]},
+        ]}}});
+        let expected = value!({
+            "count/resourceclaims.resource.k8s.io": "1",
+            "gold.deviceclass.resource.k8s.io/devices": "5", "tin.deviceclass.resource.k8s.io/devices": "32",
+        });
+        assert_eq!(list(&usage("resource.k8s.io", "resourceclaims", &claim, Time(0))), expected);
+        for (plural, limit, about) in [("resourceclaims", "gold", true), ("devices", "gold", false)] {
+            assert_eq!(matches("resource.k8s.io", plural, &format!("{limit}{DEVICES}")), about, "{plural}");
         }
     }
 
