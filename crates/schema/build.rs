@@ -257,11 +257,12 @@ impl Generator<'_> {
             _ => None,
         };
         let required = required && !said("optional");
+        let written = if pointer { "Null" } else { "Written" };
         let empty = match (said("always"), said("omitempty"), said("pointer")) {
-            (true, _, _) => "Written",
+            (true, _, _) => written,
             (_, true, _) => "Omitted",
             (_, _, true) => "Kept",
-            _ if required => "Written",
+            _ if required => written,
             _ if pointer => "Kept",
             _ => "Omitted",
         };

@@ -107,8 +107,10 @@ pub struct Field {
 /// What becomes of an empty value when Go writes the object (`omitempty`, and whether it is behind a pointer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Empty {
-    /// Always there: a zero, or null, where nothing was said.
+    /// Always there: the zero of its type where nothing was said.
     Written,
+    /// Always there: null where nothing was said.
+    Null,
     /// Left out, even when it was said.
     Omitted,
     /// There when it was said.
@@ -219,6 +221,8 @@ mod tests {
         assert_eq!(ports.patch.merge_key, Some("port"));
         assert_eq!(field("io.k8s.api.core.v1.ServicePort", "protocol").default, Some("\"TCP\""));
         assert!(field("io.k8s.api.core.v1.ServiceSpec", "selector").map_atomic == Some(true));
+        assert_eq!(field("io.k8s.api.core.v1.TypedLocalObjectReference", "apiGroup").empty, Empty::Null);
+        assert_eq!(field("io.k8s.api.rbac.v1.RoleRef", "apiGroup").empty, Empty::Written);
         assert!(field("io.k8s.api.apps.v1.DeploymentSpec", "strategy").patch.retain_keys);
         assert_eq!(field("io.k8s.api.core.v1.Secret", "data").ty, FieldType::Map(&FieldType::Bytes));
         assert!(lookup("io.k8s.api.core.v1.ObjectReference").unwrap().get().atomic);

@@ -444,3 +444,14 @@ proptest::proptest! {
         proptest::prop_assert_eq!(once, twice);
     }
 }
+
+#[test]
+fn what_nobody_knows_the_form_of_is_one_thing() {
+    let revision = canopus_schema::kind("apps", "v1", "ControllerRevision").unwrap().get();
+    let writer = FieldManager { ty: revision.into(), reset: &[], ..writer("m", 1) };
+    let mut object = value!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "r"},
+        "data": {"spec": {"x": 1}}, "revision": 1});
+    writer.update(None, &mut object);
+    let owned = &object["metadata"]["managedFields"][0]["fieldsV1"];
+    assert_eq!(*owned, value!({"f:data": {}, "f:revision": {}}));
+}

@@ -153,9 +153,8 @@ impl<'a> Place<'a> {
                 let ty = id.get();
                 match ty.shape {
                     Shape::Object => Atom::Object { ty: ty.into(), atomic: map_atomic.unwrap_or(ty.atomic) },
-                    Shape::RawExtension | Shape::FieldsV1 => {
-                        Atom::Map { item: Place::any(), atomic: map_atomic == Some(true) }
-                    }
+                    // Nobody knows what it is.
+                    Shape::RawExtension | Shape::FieldsV1 => Atom::Map { item: Place::any(), atomic: true },
                     Shape::Any | Shape::Json => Atom::Deduced,
                     Shape::Quantity | Shape::IntOrString | Shape::Time | Shape::MicroTime => {
                         Atom::Scalar(Scalar::Untyped)

@@ -24,6 +24,7 @@ fn zero_field(field: &'static Field) -> Option<Value> {
     match field.ty {
         FieldType::Ref(id) if id.get().shape == Shape::Object && is_embedded(field) => Some(zero_of(id.get())),
         _ if field.empty == Empty::Written => Some(empty(&field.ty)),
+        _ if field.empty == Empty::Null => Some(Value::Null),
         _ => None,
     }
 }
@@ -52,6 +53,8 @@ fn complete_type(ty: &'static Type, value: &mut Value) {
             }
         } else if field.empty == Empty::Written {
             map.entry(field.name, || empty(&field.ty));
+        } else if field.empty == Empty::Null {
+            map.entry(field.name, || Value::Null);
         }
     }
     each_inner(ty, map, complete_type);
@@ -90,5 +93,14 @@ mod tests {
             value!({"metadata": {}, "status": {}, "spec": {"selector": null, "strategy": {}, "template": {"metadata": {},
                 "spec": {"containers": [{"name": "c", "resources": {}}, {"name": "", "resources": {"limits": {}}}]}}}})
         );
+    }
+
+    #[test]
+    fn pointers_that_are_always_written_are_null() {
+        let ty = canopus_schema::kind("networking.k8s.io", "v1", "Ingress").unwrap().get();
+        let mut v = value!({"spec": {"defaultBackend": {"resource": {"kind": "K", "name": "n"}}}});
+        complete(ty.into(), &mut v);
+        let resource = value!({"apiGroup": null, "kind": "K", "name": "n"});
+        assert_eq!(v["spec"]["defaultBackend"]["resource"], resource);
     }
 }
