@@ -9,6 +9,7 @@ use crate::strict::{self, Shape};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use canopus_api::{Value, cron};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,12 +52,13 @@ struct Provider {
 
 /// What encrypts and decrypts one resource: the first writes, each reads what bears its prefix.
 pub struct Providers {
-    all: Vec<Provider>,
+    all: Vec<Arc<Provider>>,
     around: Around,
 }
 
 pub struct Config {
-    rules: Vec<(Vec<String>, Providers)>,
+    /// By `plural.group` (with the dot also in the core group), `*.group`, `*.*`.
+    by_name: HashMap<String, Providers>,
     /// The key management services that are named, and how long each may take.
     services: Vec<(Arc<Kms>, Duration)>,
 }
@@ -68,22 +70,30 @@ impl Config {
         if file["resources"].items().is_empty() {
             return Err("resources: Required value: at least one resources is required".into());
         }
-        let (mut rules, mut services): (Vec<(Vec<String>, Providers)>, _) = (Vec::new(), Services::default());
+        let (mut by_name, mut services): (HashMap<String, Providers>, _) = (HashMap::new(), Services::default());
         for (at, entry) in file["resources"].items().iter().enumerate() {
             let path = format!("resources[{at}]");
             let names: Vec<String> = entry["resources"].items().iter().map(|r| r.str().to_string()).collect();
             for (n, name) in names.iter().enumerate() {
                 check_name(name, &names[..n]).map_err(|why| format!("{path}.resources[{n}]: {why}"))?;
-                if let Some(earlier) = rules.iter().flat_map(|(names, _)| names).find(|earlier| masks(earlier, name)) {
+                if let Some(earlier) = by_name.keys().find(|earlier| masks(earlier, name)) {
                     return Err(format!("resource {name:?} is masked by earlier rule {earlier:?}"));
                 }
             }
             if names.is_empty() {
                 return Err(format!("{path}.resources: Required value: at least one {path}.resources is required"));
             }
-            rules.push((names, Providers::parse(&entry["providers"], &path, around, &mut services)?));
+            let all = parse_providers(&entry["providers"], &path, around, &mut services)?;
+            for mut name in names {
+                if !name.contains('.') {
+                    name.push('.');
+                }
+                // A later rule for the same resource adds what else may be read.
+                let providers = by_name.entry(name).or_insert_with(|| Providers::new(around));
+                providers.all.extend(all.iter().cloned());
+            }
         }
-        Ok(Config { rules, services: services.0.into_iter().map(|(_, kms, timeout)| (kms, timeout)).collect() })
+        Ok(Config { by_name, services: services.0.into_iter().map(|(_, kms, timeout)| (kms, timeout)).collect() })
     }
 
     /// Makes contact with the key management services.
@@ -113,15 +123,10 @@ impl Config {
         aggregate(&problems).map_or(Ok(()), Err)
     }
 
-    /// What holds for `resource.group`, `resource` in the core group; the first rule that names it. None: it is stored as it is.
+    /// What holds for a resource. None: it is stored as it is.
     pub fn providers(&self, group: &str, resource: &str) -> Option<&Providers> {
-        let fits = |name: &String| match name.split_once('.') {
-            _ if name == "*.*" => true,
-            Some(("*", named)) => named == group,
-            Some((plural, named)) => plural == resource && named == group,
-            None => name == resource && group.is_empty(),
-        };
-        self.rules.iter().find(|(names, _)| names.iter().any(fits)).map(|(_, providers)| providers)
+        let named = |resource: &str| self.by_name.get(&format!("{resource}.{group}"));
+        named(resource).or_else(|| named("*")).or_else(|| self.by_name.get("*.*"))
     }
 }
 
@@ -213,53 +218,63 @@ impl Services {
     }
 }
 
+/// The providers of one rule.
+fn parse_providers(
+    providers: &Value,
+    path: &str,
+    around: &Around,
+    services: &mut Services,
+) -> Result<Vec<Arc<Provider>>, String> {
+    let mut all: Vec<Provider> = Vec::new();
+    for (at, provider) in providers.items().iter().enumerate() {
+        let path = format!("{path}.providers[{at}]");
+        let mut kinds = provider.entries();
+        let (Some((kind, settings)), None) = (kinds.next(), kinds.next()) else {
+            return Err(format!("{path}: exactly one provider must be specified"));
+        };
+        let make = match kind.as_str() {
+            "identity" => {
+                let cipher = Cipher::Here(Transformer::Identity);
+                all.push(Provider { prefix: Vec::new(), label: "identity".into(), cipher });
+                continue;
+            }
+            "kms" => {
+                all.push(services.add(settings, &format!("{path}.kms"), around)?);
+                continue;
+            }
+            "aesgcm" => Transformer::aes_gcm,
+            "aescbc" => Transformer::aes_cbc,
+            _ => Transformer::secretbox,
+        };
+        let keys = settings["keys"].items();
+        if keys.is_empty() {
+            return Err(format!("{path}.{kind}.keys: Required value: at least one keys is required"));
+        }
+        for (n, key) in keys.iter().enumerate() {
+            let bad = |why: &str| format!("{path}.{kind}.keys[{n}]: {why}");
+            let name = key["name"].str();
+            if name.is_empty() || name.contains(':') {
+                return Err(bad("a key needs a name, without colons"));
+            }
+            let secret = STANDARD.decode(key["secret"].str()).map_err(|_| bad("secret is not base64"))?;
+            let transformer = make(&secret).ok_or_else(|| bad("secret is not of the expected length"))?;
+            let label = format!("k8s:enc:{kind}:v1:");
+            let prefix = format!("{label}{name}:").into_bytes();
+            if all.iter().any(|known| known.prefix == prefix) {
+                return Err(bad("another key has the same name"));
+            }
+            all.push(Provider { prefix, label, cipher: Cipher::Here(transformer) });
+        }
+    }
+    if all.is_empty() {
+        return Err(format!("{path}.providers: Required value: at least one {path}.providers is required"));
+    }
+    Ok(all.into_iter().map(Arc::new).collect())
+}
+
 impl Providers {
-    fn parse(providers: &Value, path: &str, around: &Around, services: &mut Services) -> Result<Providers, String> {
-        let mut all: Vec<Provider> = Vec::new();
-        for (at, provider) in providers.items().iter().enumerate() {
-            let path = format!("{path}.providers[{at}]");
-            let mut kinds = provider.entries();
-            let (Some((kind, settings)), None) = (kinds.next(), kinds.next()) else {
-                return Err(format!("{path}: exactly one provider must be specified"));
-            };
-            let make = match kind.as_str() {
-                "identity" => {
-                    let cipher = Cipher::Here(Transformer::Identity);
-                    all.push(Provider { prefix: Vec::new(), label: "identity".into(), cipher });
-                    continue;
-                }
-                "kms" => {
-                    all.push(services.add(settings, &format!("{path}.kms"), around)?);
-                    continue;
-                }
-                "aesgcm" => Transformer::aes_gcm,
-                "aescbc" => Transformer::aes_cbc,
-                _ => Transformer::secretbox,
-            };
-            let keys = settings["keys"].items();
-            if keys.is_empty() {
-                return Err(format!("{path}.{kind}.keys: Required value: at least one keys is required"));
-            }
-            for (n, key) in keys.iter().enumerate() {
-                let bad = |why: &str| format!("{path}.{kind}.keys[{n}]: {why}");
-                let name = key["name"].str();
-                if name.is_empty() || name.contains(':') {
-                    return Err(bad("a key needs a name, without colons"));
-                }
-                let secret = STANDARD.decode(key["secret"].str()).map_err(|_| bad("secret is not base64"))?;
-                let transformer = make(&secret).ok_or_else(|| bad("secret is not of the expected length"))?;
-                let label = format!("k8s:enc:{kind}:v1:");
-                let prefix = format!("{label}{name}:").into_bytes();
-                if all.iter().any(|known| known.prefix == prefix) {
-                    return Err(bad("another key has the same name"));
-                }
-                all.push(Provider { prefix, label, cipher: Cipher::Here(transformer) });
-            }
-        }
-        if all.is_empty() {
-            return Err(format!("{path}.providers: Required value: at least one {path}.providers is required"));
-        }
-        Ok(Providers { all, around: around.clone() })
+    fn new(around: &Around) -> Providers {
+        Providers { all: Vec::new(), around: around.clone() }
     }
 
     /// What is stored of `data` under `key`.
@@ -382,6 +397,19 @@ mod tests {
         assert!(providers(&new, &sealed).await.is_err());
         assert_eq!(providers(&old, b"{}").await, Ok(b"{}".to_vec()), "what was there before is read");
         assert!(providers(&both, b"{}").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_later_rule_adds_what_may_be_read() {
+        let (a, b) = (format!("aescbc: {{keys: [{A}]}}"), format!("aescbc: {{keys: [{B}]}}"));
+        let both = format!(
+            "[{{resources: [secrets], providers: [{a}]}}, {{resources: [secrets., events], providers: [{b}]}}]"
+        );
+        let old = format!("[{{resources: [secrets], providers: [{b}]}}]");
+        let (both, old) = (config(&both).unwrap(), config(&old).unwrap());
+        let (both, old) = (both.providers("", "secrets").unwrap(), old.providers("", "secrets").unwrap());
+        assert!(both.encrypt(b"{}", "k").unwrap().starts_with(b"k8s:enc:aescbc:v1:a:"));
+        assert_eq!(both.decrypt(&old.encrypt(b"{}", "k").unwrap(), "k").await, Ok(b"{}".to_vec()));
     }
 
     #[test]
