@@ -233,6 +233,24 @@ fn each_object(ty: &'static FieldType, value: &mut Value, each: fn(&'static Type
     }
 }
 
+/// Whether each of the objects right below one of type `ty`, through lists and maps, is `such`.
+pub(super) fn all_inner(ty: &'static Type, map: &Map, such: fn(&'static Type, &Value) -> bool) -> bool {
+    map.iter().all(|(name, value)| {
+        !matches!(value, Value::Object(_) | Value::Array(_))
+            || find_field(ty, name).is_none_or(|field| all_objects(&field.ty, value, such))
+    })
+}
+
+fn all_objects(ty: &'static FieldType, value: &Value, such: fn(&'static Type, &Value) -> bool) -> bool {
+    match (ty, value) {
+        (FieldType::Ref(id), value) if id.get().shape == Shape::Object => such(id.get(), value),
+        (FieldType::Array(item) | FieldType::Map(item), _) if !holds_objects(item) => true,
+        (FieldType::Array(item), Value::Array(items)) => items.iter().all(|v| all_objects(item, v, such)),
+        (FieldType::Map(item), Value::Object(map)) => map.values().all(|v| all_objects(item, v, such)),
+        _ => true,
+    }
+}
+
 /// The field's default as the tables have it.
 pub fn default_of(field: &Field) -> Option<Value> {
     json::parse(field.default?.as_bytes()).ok()

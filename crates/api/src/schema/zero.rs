@@ -1,6 +1,6 @@
 //! The empty object of a type, as Go has it.
 
-use super::place::{Schema, each_inner};
+use super::place::{Schema, all_inner, each_inner};
 use crate::value::{Map, Value};
 use canopus_schema::{Empty, Field, FieldType, Shape, Type};
 
@@ -44,6 +44,10 @@ pub fn complete(schema: Schema<'_>, value: &mut Value) {
 }
 
 fn complete_type(ty: &'static Type, value: &mut Value) {
+    // Mostly it is, and what is not touched goes on being shared.
+    if is_complete(ty, value) {
+        return;
+    }
     let Value::Object(map) = value else { return };
     for field in ty.fields {
         if is_embedded(field) {
@@ -58,6 +62,16 @@ fn complete_type(ty: &'static Type, value: &mut Value) {
         }
     }
     each_inner(ty, map, complete_type);
+}
+
+fn is_complete(ty: &'static Type, value: &Value) -> bool {
+    let Value::Object(map) = value else { return true };
+    let has = |field: &Field| match map.get(field.name) {
+        None => false,
+        Some(value) => !(value.is_null() && is_embedded(field)),
+    };
+    let always = |field: &&Field| is_embedded(field) || matches!(field.empty, Empty::Written | Empty::Null);
+    ty.fields.iter().filter(always).all(has) && all_inner(ty, map, is_complete)
 }
 
 /// What Go writes of a field that nobody set.

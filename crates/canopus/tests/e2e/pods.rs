@@ -129,6 +129,17 @@ pub fn attach(c: &Cluster) {
     let run = ["run", "talk", &image, "--restart=Never", "-i", "--rm", "--quiet", "--", "sh", "-c", talk];
     let out = s.kubectl_with(&run, "one\ntwo\n");
     assert!(out.code == 0 && out.stdout.contains("got one\ngot two\nend\n"), "{out:?}");
+    // Input that is left open is there for the next to attach.
+    let open =
+        ["run", "open", &image, "--restart=Never", "-i", "--leave-stdin-open", "--quiet", "--", "sh", "-c", talk];
+    let out = s.kubectl_with(&open, "one\n");
+    assert_eq!(out.code, 0, "{out:?}");
+    let logs = s.stream(&["logs", "-f", "open"]);
+    logs.shows("got one");
+    let out = s.kubectl_with(&["attach", "open", "-i"], "two\n");
+    assert_eq!(out.code, 0, "{out:?}");
+    logs.shows("got two");
+    assert!(!logs.lines().contains(&"end".to_string()));
     s.apply(&script("loud", "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.2; done", ""));
     s.ready("loud");
     let attached = s.stream(&["attach", "loud"]);

@@ -1,5 +1,5 @@
 //! `/attach`: the streams of a container's own process, to be said and heard as with exec. It ends with the container,
-//! whose exit code is not told, or with the client.
+//! whose exit code is not told, or with the client; also with the client's input, when others may go on with that later.
 
 use std::sync::Arc;
 
@@ -23,29 +23,38 @@ pub(super) async fn serve(
     let instance = context.running(which).await?;
     let id = instance.id.clone();
     let status = context.node.blocking(move |node| node.runtime.container_status(&id)).await;
-    let tty = status.map_err(Status::internal)?.map_err(Status::internal)?.spec.tty;
+    let spec = status.map_err(Status::internal)?.map_err(Status::internal)?.spec;
+    let (tty, detaches) = (spec.tty, spec.tty || !spec.stdin_once);
     let (protocol, shared) = (upgrade.protocol, context.clone());
     upgrade.answer(context, move |transport| async move {
         // A terminal has one output.
         let wanted = Streams { stderr: asked.stderr && !tty, tty, ..asked };
-        talk::hold(transport, protocol, asked, |talk| run(&shared, instance.id, wanted, talk)).await;
+        talk::hold(transport, protocol, asked, |talk| run(&shared, instance.id, wanted, detaches, talk)).await;
     })
 }
 
-async fn run(context: &Context, id: String, wanted: Streams, talk: Talk) -> Option<Value> {
+async fn run(context: &Context, id: String, wanted: Streams, detaches: bool, talk: Talk) -> Option<Value> {
     let container = id.clone();
     let Streams { stdin, stdout, stderr, .. } = wanted;
     let session = context.node.blocking(move |node| node.runtime.attach(&container, stdin, stdout, stderr)).await;
     let failure = match session {
-        Ok(Ok(session)) => return converse(context, id, wanted, session, talk).await,
+        Ok(Ok(session)) => return converse(context, id, wanted, detaches, session, talk).await,
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
     Some(failed(&format!("error attaching to container: {failure}")))
 }
 
-/// Moves bytes until the container's streams end; `None` if the client went away first.
-async fn converse(context: &Context, id: String, wanted: Streams, session: AttachSession, talk: Talk) -> Option<Value> {
+/// Moves bytes until the container's streams end, or the client's input does and that `detaches` it; `None` if the client
+/// went away first.
+async fn converse(
+    context: &Context,
+    id: String,
+    wanted: Streams,
+    detaches: bool,
+    session: AttachSession,
+    talk: Talk,
+) -> Option<Value> {
     let Talk { mut said, say } = talk;
     let mut writer = session.stdin.map(|file| feed(file, wanted.tty));
     let mut pumps = tokio::task::JoinSet::new();
@@ -65,10 +74,13 @@ async fn converse(context: &Context, id: String, wanted: Streams, session: Attac
                         writer = None;
                     }
                 }
+                // What it said last is still written.
+                Said::NoMoreInput if detaches => return Some(exit_status(0)),
                 Said::NoMoreInput => writer = None,
                 Said::Size { width, height } => resize(context, &id, width, height).await,
             }
         }
+        None
     };
     let end = async {
         while pumps.join_next().await.is_some() {}
@@ -79,7 +91,7 @@ async fn converse(context: &Context, id: String, wanted: Streams, session: Attac
     };
     tokio::select! {
         () = end => Some(exit_status(0)),
-        () = listen => None,
+        detached = listen => detached,
     }
 }
 
