@@ -1,7 +1,7 @@
 //! Builds the shim, which is embedded in the binary: a program of its own, because there is one for each pod and it
 //! must stay small.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
@@ -9,7 +9,9 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // <target>/<profile>/build/<package>/out: all profiles share one shim.
     let target = out.ancestors().nth(4).expect("OUT_DIR lies in the target directory").join("shim-build");
-    let runtime = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime");
+    // As it is now, not when this was built: clones may share a target directory.
+    let runtime =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("../runtime");
     for input in ["src", "Cargo.toml", "../../Cargo.toml", "../../Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", runtime.join(input).display());
     }

@@ -223,7 +223,7 @@ pub trait Api: Send + Sync + 'static {
 /// A local, eventually consistent copy of one resource. Cheap to read from any thread.
 pub trait View: Send + Sync + 'static {
     fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>>;
-    /// All objects of `namespace` ("" = all), in key order.
+    /// All objects of `namespace` ("" = all), in order.
     fn list(&self, namespace: &str) -> Vec<Arc<Object>>;
     /// The revision up to which this copy is complete.
     fn revision(&self) -> u64;

@@ -102,6 +102,8 @@ impl Server {
             );
             return Err(Status::conflict(&Gvr::new(&gvk.group, "v1", &gvk.kind), &target.name, &why));
         }
+        // Who checks the token looks there, perhaps at once.
+        self.wait_for(served.cache()?, account.revision).await?;
         Ok(account)
     }
 
@@ -142,8 +144,10 @@ impl Server {
             }
         };
         let gvr = Gvr::new("", "v1", plural);
-        let object = self.current(&*self.served(&gvr)?, namespace, name).await?;
+        let served = self.served(&gvr)?;
+        let object = self.current(&served, namespace, name).await?;
         let object = object.ok_or_else(|| Status::not_found(&gvr, name))?;
+        self.wait_for(served.cache()?, object.revision).await?;
         if kind == "Pod" {
             let pod = object.value();
             if pod["spec"]["serviceAccountName"].str() != claims.service_account {

@@ -3,7 +3,6 @@
 use crate::space::Space;
 use crate::{IMAGE, web};
 use canopus_testkit::{Cluster, Output, run, tool};
-use std::path::Path;
 
 /// Upstream promises that a kubectl fits servers one version older and newer.
 pub fn other_kubectls(c: &Cluster) {
@@ -40,7 +39,7 @@ pub fn other_kubectls(c: &Cluster) {
 /// Installing a chart that brings a kind, a hook and a test; upgrading; rolling back; taking it away.
 pub fn helm(c: &Cluster) {
     let s = Space::new(c, "helm");
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/chart");
+    let chart = std::path::absolute("tests/clients/chart").expect("a folder");
     let chart = chart.to_string_lossy();
     let helm = |args: &[&str]| -> Output {
         let mut command = c.command(tool("helm"));
@@ -93,7 +92,7 @@ pub fn helm(c: &Cluster) {
 
 pub fn python(c: &Cluster) {
     let s = Space::new(c, "python");
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/workflows.py");
+    let program = std::path::absolute("tests/clients/workflows.py").expect("a folder");
     let mut command = c.command("python3");
     command.arg(program).args([s.name.as_str(), IMAGE]).env("PYTHONPATH", tool("python"));
     let out = run(command, "");
