@@ -31,10 +31,19 @@ pub struct Facts {
 /// Where in its bytes an object has what: known of those that this process has encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Layout {
-    /// Just behind the `{` of metadata.
-    splice_at: u32,
+    places: Places,
     /// The value of spec, from and to.
     spec: (u32, u32),
+}
+
+/// Where the bytes are cut for clients. 0: it isn't there.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Places {
+    /// Just behind the `{` of metadata.
+    metadata: u32,
+    /// The names of these two members, which come before metadata.
+    api_version: u32,
+    kind: u32,
 }
 
 impl Facts {
@@ -96,8 +105,7 @@ pub struct Object {
     pub facts: Arc<Facts>,
     pub revision: u64,
     body: Bytes,
-    /// Offset just behind the `{` of metadata.
-    splice_at: u32,
+    places: Places,
     derived: Mutex<Derived>,
 }
 
@@ -119,15 +127,17 @@ thread_local! {
 }
 
 const METADATA: &[u8] = b"\"metadata\":{";
+const API_VERSION: &[u8] = b"\"apiVersion\":\"";
+const KIND: &[u8] = b"\"kind\":\"";
 
 impl Object {
     /// Of bytes that [`Object::encode`] made. `None` when they have no metadata object.
     pub fn from_bytes(body: Bytes, facts: Arc<Facts>, revision: u64) -> Option<Object> {
-        let splice_at = match facts.layout.splice_at {
-            0 => u32::try_from(top_level_metadata(&body)?).ok()?,
+        let places = match facts.layout.places {
+            unknown if unknown.metadata == 0 => Places::find(&body)?,
             known => known,
         };
-        Some(Object { facts, revision, body, splice_at, derived: Mutex::default() })
+        Some(Object { facts, revision, body, places, derived: Mutex::default() })
     }
 
     /// Of a tree. `metadata.resourceVersion` in it is ignored in favour of `revision` (0: it has none).
@@ -135,8 +145,8 @@ impl Object {
         let facts = Arc::new(Facts::extract(&value, fields));
         value.obj_mut("metadata").remove("resourceVersion");
         let body = Bytes::from(json::to_vec(&value));
-        let splice_at = top_level_metadata(&body).and_then(|at| u32::try_from(at).ok()).unwrap_or(0);
-        Object { facts, revision, body, splice_at, derived: Mutex::default() }
+        let places = Places::find(&body).unwrap_or_default();
+        Object { facts, revision, body, places, derived: Mutex::default() }
     }
 
     /// The bytes to store for `value`: canonical JSON without a resourceVersion.
@@ -160,6 +170,7 @@ impl Object {
             let at = |out: &Vec<u8>| u32::try_from(out.len()).unwrap_or(0);
             for (i, (name, member)) in value.entries().enumerate() {
                 out.push(if i == 0 { b'{' } else { b',' });
+                let named = at(out);
                 json::write_str(name, out);
                 out.push(b':');
                 let from = at(out);
@@ -168,7 +179,9 @@ impl Object {
                     _ => json::write(member, out),
                 }
                 match name.as_str() {
-                    "metadata" => facts.layout.splice_at = from + 1,
+                    "apiVersion" => facts.layout.places.api_version = named,
+                    "kind" => facts.layout.places.kind = named,
+                    "metadata" => facts.layout.places.metadata = from + 1,
                     "spec" => facts.layout.spec = (from, at(out)),
                     _ => {}
                 }
@@ -183,7 +196,7 @@ impl Object {
     /// The same object at another revision (a deletion has a revision of its own).
     pub fn at_revision(&self, revision: u64) -> Object {
         let (facts, body) = (self.facts.clone(), self.body.clone());
-        Object { facts, revision, body, splice_at: self.splice_at, derived: Mutex::default() }
+        Object { facts, revision, body, places: self.places, derived: Mutex::default() }
     }
 
     /// The stored bytes, without resourceVersion.
@@ -193,17 +206,36 @@ impl Object {
 
     /// Appends the object's JSON, with its resourceVersion.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        let at = self.splice_at as usize;
-        if self.revision == 0 {
-            out.extend_from_slice(&self.body);
-            return;
-        }
+        let at = self.places.metadata as usize;
         out.extend_from_slice(&self.body[..at]);
-        out.extend_from_slice(b"\"resourceVersion\":\"");
-        json::write_int(i64::try_from(self.revision).unwrap_or(i64::MAX), out);
-        out.push(b'"');
-        if self.body.get(at) != Some(&b'}') {
-            out.push(b',');
+        self.write_rest(at, out);
+    }
+
+    /// The same without `apiVersion` and `kind`: as an item of a list, which says for all its items what they are.
+    pub fn write_item(&self, out: &mut Vec<u8>) {
+        let at = self.places.metadata as usize;
+        let mut from = 0;
+        for named in [self.places.api_version, self.places.kind] {
+            let named = named as usize;
+            // Of `"name":"value",` the comma is there because metadata follows.
+            let comma = self.body[named..at].iter().position(|b| *b == b',').unwrap_or(0);
+            if named > 0 && comma > 0 {
+                out.extend_from_slice(&self.body[from..named]);
+                from = named + comma + 1;
+            }
+        }
+        out.extend_from_slice(&self.body[from..at]);
+        self.write_rest(at, out);
+    }
+
+    fn write_rest(&self, at: usize, out: &mut Vec<u8>) {
+        if self.revision > 0 {
+            out.extend_from_slice(b"\"resourceVersion\":\"");
+            json::write_int(i64::try_from(self.revision).unwrap_or(i64::MAX), out);
+            out.push(b'"');
+            if self.body.get(at) != Some(&b'}') {
+                out.push(b',');
+            }
         }
         out.extend_from_slice(&self.body[at..]);
     }
@@ -271,25 +303,35 @@ impl Object {
     }
 }
 
-/// Finds the offset just behind `"metadata":{` at the top level of canonical JSON, skipping strings and nested values.
-fn top_level_metadata(bytes: &[u8]) -> Option<usize> {
-    let (mut depth, mut at) = (0usize, 0usize);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' if depth == 1 && bytes[at..].starts_with(METADATA) => return Some(at + METADATA.len()),
-            b'"' => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != b'"' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+impl Places {
+    /// Finds them at the top level of canonical JSON, skipping strings and nested values. None without metadata.
+    fn find(bytes: &[u8]) -> Option<Places> {
+        let (mut places, mut depth, mut at) = (Places::default(), 0usize, 0usize);
+        while at < bytes.len() {
+            match bytes[at] {
+                b'"' if depth == 1 && bytes[at..].starts_with(METADATA) => {
+                    places.metadata = u32::try_from(at + METADATA.len()).ok()?;
+                    return Some(places);
                 }
+                b'"' => {
+                    if depth == 1 && bytes[at..].starts_with(API_VERSION) {
+                        places.api_version = u32::try_from(at).ok()?;
+                    } else if depth == 1 && bytes[at..].starts_with(KIND) {
+                        places.kind = u32::try_from(at).ok()?;
+                    }
+                    at += 1;
+                    while at < bytes.len() && bytes[at] != b'"' {
+                        at += if bytes[at] == b'\\' { 2 } else { 1 };
+                    }
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
             }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
+            at += 1;
         }
-        at += 1;
+        None
     }
-    None
 }
 
 #[cfg(test)]
@@ -325,7 +367,7 @@ mod tests {
             let mut facts = Facts::extract(&value, &[]);
             let bytes = Object::encode_with(&mut value, &mut facts, old);
             assert_eq!(bytes, json::to_vec(&value));
-            assert_eq!(facts.layout.splice_at as usize, top_level_metadata(&bytes).unwrap());
+            assert_eq!(facts.layout.places, Places::find(&bytes).unwrap());
             Object::from_bytes(bytes, Arc::new(facts), 1).unwrap()
         };
         let tree = pod();
@@ -346,6 +388,25 @@ mod tests {
         let mut out = Vec::new();
         object.write_json(&mut out);
         assert_eq!(out, br#"{"kind":"X","metadata":{"resourceVersion":"7"}}"#);
+    }
+
+    #[test]
+    fn items_do_not_say_what_they_are() {
+        let item = |value: Value| {
+            let mut out = Vec::new();
+            Object::from_value(value, &[], 7).write_item(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let rest = r#""metadata":{"resourceVersion":"7"}}"#;
+        assert_eq!(item(value!({"apiVersion": "v1", "kind": "X"})), format!("{{{rest}"));
+        assert_eq!(
+            item(value!({"addressType": "IPv4", "apiVersion": "g/v1", "data": {"kind": "a,b"}, "kind": "X"})),
+            format!(r#"{{"addressType":"IPv4","data":{{"kind":"a,b"}},{rest}"#)
+        );
+        assert_eq!(
+            item(value!({"a": "\",\"kind\":\"", "data": 1})),
+            format!(r#"{{"a":"\",\"kind\":\"","data":1,{rest}"#)
+        );
     }
 
     #[test]

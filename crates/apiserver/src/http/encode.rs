@@ -80,13 +80,14 @@ impl View<'_> {
                 let meta = json::to_string(&meta);
                 let head =
                     format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":[");
-                json_list(self.accept, head, list.items)
+                let item = if self.types_items() { Object::write_json } else { Object::write_item };
+                json_list(self.accept, head, list.items, item)
             }
             (Shape::Plain, Encoding::Protobuf, Some(ty)) => {
                 protobuf_list(self.accept, ty, (&api_version, &kind), &meta, list.items).await
             }
             (Shape::Plain, _, _) => {
-                let items: Value = list.items.iter().map(|o| Value::from(&*o.value())).collect();
+                let items: Value = list.items.iter().map(|o| self.item(&o.value())).collect();
                 let list = value!({"kind": kind, "apiVersion": api_version, "metadata": meta, "items": items});
                 respond(self.accept, StatusCode::OK, &list)
             }
@@ -105,6 +106,20 @@ impl View<'_> {
                 respond(self.accept, StatusCode::OK, &versioned(self.accept, list))
             }
         }
+    }
+
+    /// Whether a list's items say what they are: only those of custom resources do.
+    fn types_items(&self) -> bool {
+        self.served.schema().table().is_none()
+    }
+
+    fn item(&self, object: &Value) -> Value {
+        let mut item = object.clone();
+        if !self.types_items() {
+            item.remove("apiVersion");
+            item.remove("kind");
+        }
+        item
     }
 
     /// A stream of events, up to `together` of them to a chunk when they come fast.
@@ -154,7 +169,12 @@ async fn in_turns<T>(items: &[Arc<Object>], mut make: impl FnMut(&Object) -> T) 
 }
 
 /// Items are copied into chunks only as the client takes them: memory does not grow with the list.
-fn json_list(accept: Accept, head: String, items: Vec<Arc<Object>>) -> Response<Body> {
+fn json_list(
+    accept: Accept,
+    head: String,
+    items: Vec<Arc<Object>>,
+    item: impl Fn(&Object, &mut Vec<u8>) + Send + 'static,
+) -> Response<Body> {
     let large = items.iter().map(|o| o.body().len()).sum::<usize>() > compress::THRESHOLD;
     let mut items = items.into_iter();
     let mut first = true;
@@ -163,7 +183,7 @@ fn json_list(accept: Accept, head: String, items: Vec<Arc<Object>>) -> Response<
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        object.write_json(out);
+        item(&object, out);
         true
     };
     streamed(accept.gzip && large, "application/json", head.into_bytes(), write, b"]}")

@@ -13,7 +13,7 @@ mod upgrade;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use canopus_api::{Status, Value, View, json, value};
+use canopus_api::{Object, Status, Value, View, json, value};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -151,7 +151,13 @@ fn streamed(receiver: mpsc::Receiver<Bytes>) -> Body {
 }
 
 fn pod_list(context: &Context) -> Response<Body> {
-    let items: Vec<Value> = context.node.pods.list("").iter().map(|p| (*p.value()).clone()).collect();
+    let item = |pod: &Object| {
+        let mut item = (*pod.value()).clone();
+        item.remove("apiVersion");
+        item.remove("kind");
+        item
+    };
+    let items: Vec<Value> = context.node.pods.list("").iter().map(|pod| item(pod)).collect();
     let list = value!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
     let mut response = Response::new(full(json::to_vec(&list)));
     let kind = http::HeaderValue::from_static("application/json");

@@ -19,6 +19,21 @@ async fn tables_and_metadata_in_the_version_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn items_leave_out_what_the_list_says() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    assert_eq!(admin.send("POST", MAPS, &[], r#"{"metadata":{"name":"a"}}"#).await.code, 201);
+    for query in ["", "?pretty=true"] {
+        let list = admin.get(&format!("{MAPS}{query}")).await.json();
+        assert_eq!((list["kind"].str(), list["apiVersion"].str()), ("ConfigMapList", "v1"));
+        let item = &list["items"][0];
+        assert_eq!(
+            (item["metadata"]["name"].str(), &item["kind"], &item["apiVersion"]),
+            ("a", &Value::Null, &Value::Null)
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_page_that_expired_is_gone_on_with_elsewhere() {
     let mut admin = Client::new("admin", "system:masters").await;
     for name in ["a", "b", "c"] {
