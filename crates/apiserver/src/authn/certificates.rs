@@ -18,8 +18,8 @@ use std::time::Duration;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Certificates remembered, so that a connection's is checked once and not on every request.
-const REMEMBERED: usize = 1024;
+/// Certificates remembered, so that one is checked once and not on every request: those of more nodes than a cluster has.
+const REMEMBERED: usize = 16 << 10;
 pub(super) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// A certificate may bear its user's uid (upstream's object identifier for it).
 const UID_OID: &str = "1.3.6.1.4.1.57683.2";
