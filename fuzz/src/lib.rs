@@ -1,7 +1,7 @@
 //! Parsers of bytes from outside, as targets for input that nobody meant (`tests/targets.rs` makes it). A target may
 //! refuse its input; it may not panic, nor take memory out of proportion, nor change what it claims to have understood.
 
-use canopus_api::{FieldSelector, LabelSelector, Quantity, Time, Value, json, patch, protobuf, yaml};
+use canopus_api::{FieldSelector, LabelSelector, Quantity, Time, Value, cbor, json, patch, protobuf, yaml};
 use canopus_apiserver::{authn::jwt, encryption::Source, request_info, storage};
 
 /// One parser and what its input looks like.
@@ -67,6 +67,12 @@ pub const TARGETS: &[Target] = &[
         name: "protobuf",
         run: protobuf,
         words: &["k8s\0", "\n\x0f", "\n\x02v1", "\x12\x03Pod", "\x7f", "\u{80}"],
+    },
+    Target {
+        name: "cbor",
+        run: cbor,
+        // Strings, integers, and (behind a tag) arrays, maps, floats and breaks.
+        words: &["@", "Da", "aa", "_A", "\u{7f}a", "{", "\x18", "\x1a", ";", "\u{81}", "\u{a1}", "\u{bf}", "\u{3ff}"],
     },
     Target { name: "stored", run: stored, words: &["k8s\0", "{\"apiVersion\":", "\"metadata\":{", "}\n"] },
     Target {
@@ -143,6 +149,14 @@ fn protobuf(input: &[u8]) {
     if let Ok(value) = protobuf::decode(input) {
         assert!(json::parse(&json::to_vec(&value)).is_ok());
     }
+}
+
+fn cbor(input: &[u8]) {
+    let Ok(value) = cbor::decode(input) else { return };
+    let written = cbor::encode(&value);
+    let again = cbor::decode(&written).expect("what is written can be read");
+    assert_eq!(cbor::encode(&again), written, "there is one way to write it");
+    assert!(json::parse(&json::to_vec(&value)).is_ok());
 }
 
 fn stored(input: &[u8]) {

@@ -4,6 +4,7 @@
 //! components, [`Status`] the only error a client sees, [`Api`] the only door to the cluster's state.
 
 pub mod api;
+pub mod cbor;
 pub mod cron;
 pub mod de;
 pub mod field;

@@ -419,7 +419,9 @@ impl Cache {
 
     /// The object of a stored version; None, loudly, when its bytes are not an object.
     pub fn object(&self, version: &Version) -> Option<Arc<Object>> {
-        if let Some(fresh) = fresh(version) {
+        if let Some(fresh) = fresh(version)
+            && !storage::is_cbor(&version.value)
+        {
             return Object::from_bytes(version.value.clone(), fresh.facts.clone(), version.mod_revision).map(Arc::new);
         }
         match storage::decode(&version.value) {

@@ -195,7 +195,7 @@ impl Discovery {
 }
 
 /// `parts` is the path: `["apis", "apps", "v1"]`.
-pub fn answer(table: &Table, headers: &HeaderMap, parts: &[&str]) -> Result<Response<Body>> {
+pub fn answer(table: &Table, headers: &HeaderMap, parts: &[&str], cbor: bool) -> Result<Response<Body>> {
     let known = table.discovery();
     if let ["api" | "apis"] = parts
         && let Some(encoding) = negotiate::aggregated(headers)
@@ -218,7 +218,7 @@ pub fn answer(table: &Table, headers: &HeaderMap, parts: &[&str]) -> Result<Resp
         _ => None,
     };
     let value = value.ok_or_else(Status::no_such_resource)?;
-    Ok(negotiate::respond(negotiate::accept(headers, "", negotiate::Offer::PLAIN)?, StatusCode::OK, value))
+    Ok(negotiate::respond(negotiate::accept(headers, "", negotiate::Offer::plain(cbor))?, StatusCode::OK, value))
 }
 
 fn fixed(headers: &HeaderMap, encoding: Encoding, answer: &Fixed) -> Response<Body> {
@@ -231,7 +231,8 @@ fn fixed(headers: &HeaderMap, encoding: Encoding, answer: &Fixed) -> Response<Bo
     } else {
         let value = || json::parse(&answer.bytes).unwrap_or_default();
         let (kind, bytes) = match encoding {
-            Encoding::Json => (AGGREGATED, answer.bytes.clone()),
+            // CBOR is never chosen: upstream has none of it.
+            Encoding::Json | Encoding::Cbor => (AGGREGATED, answer.bytes.clone()),
             Encoding::Yaml => (AGGREGATED_YAML, yaml::to_yaml(&value()).into_bytes()),
             Encoding::Protobuf => (AGGREGATED_PROTOBUF, protobuf::encode(&value()).unwrap_or_default()),
         };

@@ -71,6 +71,8 @@ pub struct Server {
     pub gates: Gatekeepers,
     pub service_ips: ServiceIps,
     pub settings: Settings,
+    /// Whether CBOR is served, and custom resources are stored as CBOR (KEP-4222).
+    pub(crate) cbor: bool,
     pub inflight: Inflight,
     pub flow: FlowControl,
     pub metrics: crate::metrics::Metrics,
@@ -184,6 +186,7 @@ impl Server {
             service_ips,
             inflight: Inflight::new(&settings),
             flow: FlowControl::new(&settings),
+            cbor: settings.features.enabled("CBORServingAndStorage"),
             settings,
             metrics: crate::metrics::Metrics::default(),
             health: Default::default(),
@@ -340,6 +343,7 @@ impl Server {
             "update" => notes::part("GuaranteedUpdate etcd3", || about_write(served, &key)),
             _ => None,
         };
+        let change = if self.cbor { storage::as_cbor(served, change) } else { change };
         let committed = self.store.commit(Write { key, expect, change });
         let outcome = self.timed(operation, served, committed).await.map_err(storage::status)?;
         match outcome {

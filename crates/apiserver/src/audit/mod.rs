@@ -280,6 +280,9 @@ pub fn decoded(kind: &str, body: &[u8]) -> Option<Value> {
     if kind.starts_with("application/vnd.kubernetes.protobuf") {
         return canopus_api::protobuf::decode(body).ok();
     }
+    if kind == "application/cbor" {
+        return canopus_api::cbor::decode(body).ok();
+    }
     json::parse(body).ok()
 }
 

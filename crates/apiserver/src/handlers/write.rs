@@ -23,10 +23,18 @@ use std::sync::atomic::Ordering;
 
 /// How often a write that raced is tried again before the client is told.
 const RETRIES: usize = 5;
-/// The patches that custom resources understand.
-const CUSTOM_PATCHES: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 /// How many generated names are tried.
 const NAMES: usize = 8;
+
+/// The patches that custom resources understand.
+pub(crate) fn custom_patches(cbor: bool) -> &'static str {
+    if cbor {
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, \
+         application/apply-patch+cbor"
+    } else {
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+    }
+}
 
 impl Server {
     pub async fn create(
@@ -338,7 +346,7 @@ impl Server {
             Patch::Merge(change) => patch::merge_patch(&before, change)?,
             Patch::Strategic(change) => {
                 let Some(ty) = served.schema().table() else {
-                    return Err(Status::unsupported_media_type(CUSTOM_PATCHES));
+                    return Err(Status::unsupported_media_type(custom_patches(self.cbor)));
                 };
                 patch::strategic_merge(&before, change, ty)?
             }

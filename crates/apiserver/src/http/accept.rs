@@ -5,11 +5,12 @@ use super::compress;
 use canopus_api::{Result, Status};
 use http::{HeaderMap, header};
 
-/// What resources can be sent as, in the order the server prefers them.
-pub const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-/// And what their watches can.
+/// What resources can be sent as, in the order the server prefers them; and what their watches can.
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 const STREAMED: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+pub const CBOR: &str = "application/cbor";
+const CBOR_SEQUENCE: &str = "application/cbor-seq";
 /// More clauses than any client sends.
 const MAX_CLAUSES: usize = 64;
 
@@ -18,14 +19,19 @@ pub enum Encoding {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
 impl Encoding {
+    /// In the order the server prefers them.
+    const ALL: [Encoding; 4] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf, Encoding::Cbor];
+
     pub fn media_type(self) -> &'static str {
         match self {
             Encoding::Json => "application/json",
             Encoding::Yaml => "application/yaml",
             Encoding::Protobuf => PROTOBUF,
+            Encoding::Cbor => CBOR,
         }
     }
 
@@ -34,6 +40,8 @@ impl Encoding {
         match self {
             Encoding::Json | Encoding::Yaml => "application/json",
             Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            // One body is one item, and a watch is many (RFC 8742).
+            Encoding::Cbor => CBOR_SEQUENCE,
         }
     }
 }
@@ -67,6 +75,7 @@ impl Accept {
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
     pub protobuf: bool,
+    pub cbor: bool,
     pub tables: bool,
     pub metadata: bool,
     pub watch: bool,
@@ -74,7 +83,15 @@ pub struct Offer {
 
 impl Offer {
     /// Discovery, errors: what has no other shape.
-    pub const PLAIN: Offer = Offer { protobuf: true, tables: false, metadata: false, watch: false };
+    pub fn plain(cbor: bool) -> Offer {
+        Offer { protobuf: true, cbor, tables: false, metadata: false, watch: false }
+    }
+
+    /// The media types, as those are told who take none of them.
+    fn types(self) -> String {
+        let (known, cbor) = if self.watch { (STREAMED, CBOR_SEQUENCE) } else { (ACCEPTED, CBOR) };
+        if self.cbor { format!("{known}, {cbor}") } else { known.into() }
+    }
 
     fn takes(self, encoding: Encoding, clause: &Clause) -> Option<Shape> {
         let streams = encoding != Encoding::Yaml;
@@ -97,8 +114,9 @@ impl Offer {
             _ => return None,
         };
         let served = match shape {
+            _ if encoding == Encoding::Cbor && !self.cbor => false,
             Shape::Plain => encoding != Encoding::Protobuf || self.protobuf,
-            Shape::Table => self.tables && encoding != Encoding::Protobuf,
+            Shape::Table => self.tables && matches!(encoding, Encoding::Json | Encoding::Yaml),
             Shape::Metadata | Shape::MetadataList => self.metadata,
         };
         served.then_some(shape)
@@ -182,9 +200,8 @@ pub fn accept(headers: &HeaderMap, query_pretty: &str, offer: Offer) -> Result<A
     if text.is_empty() {
         return Ok(Accept { gzip, pretty: asked, ..Accept::JSON });
     }
-    let order = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
     for clause in clauses(text) {
-        for encoding in order.into_iter().filter(|encoding| clause.matches(*encoding)) {
+        for encoding in Encoding::ALL.into_iter().filter(|encoding| clause.matches(*encoding)) {
             if offer.watch && encoding == Encoding::Yaml {
                 continue;
             }
@@ -195,7 +212,12 @@ pub fn accept(headers: &HeaderMap, query_pretty: &str, offer: Offer) -> Result<A
             }
         }
     }
-    Err(Status::not_acceptable(if offer.watch { STREAMED } else { ACCEPTED }))
+    Err(Status::not_acceptable(&offer.types()))
+}
+
+/// What a body may be, as those are told who send another.
+pub fn accepted(cbor: bool) -> String {
+    Offer::plain(cbor).types()
 }
 
 /// Which of the offered media types the client likes best; the first if it does not say.
@@ -227,7 +249,7 @@ pub fn aggregated(headers: &HeaderMap) -> Option<Encoding> {
 mod tests {
     use super::*;
 
-    const RESOURCE: Offer = Offer { protobuf: true, tables: true, metadata: true, watch: false };
+    const RESOURCE: Offer = Offer { protobuf: true, cbor: false, tables: true, metadata: true, watch: false };
 
     fn headers(text: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -237,7 +259,9 @@ mod tests {
 
     #[test]
     fn the_first_that_can_be_served() {
-        use Encoding::{Json, Protobuf, Yaml};
+        use Encoding::{Cbor, Json, Protobuf, Yaml};
+        let cbor = Offer { cbor: true, ..RESOURCE };
+        let partial = "application/cbor;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
         let custom = Offer { protobuf: false, ..RESOURCE };
         let watch = Offer { watch: true, ..RESOURCE };
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -253,7 +277,7 @@ mod tests {
             ("*", RESOURCE, Some((Json, Shape::Plain))),
             ("text/html, nonsense, a/b/c", RESOURCE, None),
             (table, RESOURCE, Some((Json, Shape::Table))),
-            (table, Offer::PLAIN, Some((Json, Shape::Plain))),
+            (table, Offer::plain(false), Some((Json, Shape::Plain))),
             (&table.replace("v=v1", "v=v9"), RESOURCE, Some((Json, Shape::Plain))),
             (&table.replace("v=v1", "v=v1beta1"), RESOURCE, Some((Json, Shape::Table))),
             (&metadata.replace("v=v1", "v=v1beta1"), RESOURCE, None),
@@ -263,6 +287,15 @@ mod tests {
             ("application/json;stream=watch", watch, Some((Json, Shape::Plain))),
             ("application/json;stream=x", watch, None),
             ("application/yaml", watch, None),
+            ("application/cbor, application/json;q=0.9", cbor, Some((Cbor, Shape::Plain))),
+            ("application/cbor, application/json;q=0.9", RESOURCE, Some((Json, Shape::Plain))),
+            ("application/cbor", RESOURCE, None),
+            ("application/cbor", Offer { watch: true, ..cbor }, Some((Cbor, Shape::Plain))),
+            ("application/cbor-seq", Offer { watch: true, ..cbor }, None),
+            ("application/*", cbor, Some((Json, Shape::Plain))),
+            (partial, cbor, Some((Cbor, Shape::Metadata))),
+            (partial, RESOURCE, None),
+            ("application/cbor;as=Table;g=meta.k8s.io;v=v1", cbor, None),
             ("application/json;sv=v1", RESOURCE, Some((Json, Shape::Plain))),
             ("application/json;sv=v2", RESOURCE, None),
         ] {
@@ -274,12 +307,12 @@ mod tests {
     #[test]
     fn people_get_json_they_can_read() {
         let mut headers = headers("application/json;pretty=1");
-        assert!(accept(&headers, "", Offer::PLAIN).unwrap().pretty);
+        assert!(accept(&headers, "", Offer::plain(false)).unwrap().pretty);
         headers.remove(header::ACCEPT);
-        assert!(accept(&headers, "true", Offer::PLAIN).unwrap().pretty);
+        assert!(accept(&headers, "true", Offer::plain(false)).unwrap().pretty);
         headers.insert(header::USER_AGENT, "curl/8".parse().unwrap());
-        assert!(accept(&headers, "", Offer::PLAIN).unwrap().pretty);
-        assert!(!accept(&headers, "0", Offer::PLAIN).unwrap().pretty);
+        assert!(accept(&headers, "", Offer::plain(false)).unwrap().pretty);
+        assert!(!accept(&headers, "0", Offer::plain(false)).unwrap().pretty);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{compress, forms, text_response};
 use crate::metrics;
 use crate::served::Served;
 use bytes::Bytes;
-use canopus_api::{List, Object, Result, Status, Time, Value, Watch, WatchEvent, json, protobuf, value};
+use canopus_api::{List, Object, Result, Status, Time, Value, Watch, WatchEvent, cbor, json, protobuf, value};
 use canopus_resources::table::{self, IncludeObject};
 use futures::stream::StreamExt;
 use http::{Response, StatusCode};
@@ -81,13 +81,20 @@ impl View<'_> {
                 let head =
                     format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":[");
                 let item = if self.types_items() { Object::write_json } else { Object::write_item };
-                json_list(self.accept, head, list.items, item)
+                item_list(self.accept, head.into_bytes(), (b",", b"]}"), list.items, item)
             }
             (Shape::Plain, Encoding::Protobuf, Some(ty)) => {
                 protobuf_list(self.accept, ty, (&api_version, &kind), &meta, list.items).await
             }
+            (Shape::Plain, Encoding::Cbor, _) => {
+                let typed = self.types_items();
+                let write = move |object: &Object, out: &mut Vec<u8>| cbor::write(&item(typed, &object.value()), out);
+                let head = cbor::list_head(&api_version, &kind, &meta, list.items.len());
+                item_list(self.accept, head, (b"", b""), list.items, write)
+            }
             (Shape::Plain, _, _) => {
-                let items: Value = list.items.iter().map(|o| self.item(&o.value())).collect();
+                let typed = self.types_items();
+                let items: Value = list.items.iter().map(|o| item(typed, &o.value())).collect();
                 let list = value!({"kind": kind, "apiVersion": api_version, "metadata": meta, "items": items});
                 respond(self.accept, StatusCode::OK, &list)
             }
@@ -111,15 +118,6 @@ impl View<'_> {
     /// Whether a list's items say what they are: only those of custom resources do.
     fn types_items(&self) -> bool {
         self.served.schema().table().is_none()
-    }
-
-    fn item(&self, object: &Value) -> Value {
-        let mut item = object.clone();
-        if !self.types_items() {
-            item.remove("apiVersion");
-            item.remove("kind");
-        }
-        item
     }
 
     /// A stream of events, up to `together` of them to a chunk when they come fast.
@@ -168,10 +166,12 @@ async fn in_turns<T>(items: &[Arc<Object>], mut make: impl FnMut(&Object) -> T) 
     made
 }
 
-/// Items are copied into chunks only as the client takes them: memory does not grow with the list.
-fn json_list(
+/// Items are copied into chunks only as the client takes them: memory does not grow with the list. Between them is
+/// `between`, and `tail` behind the last.
+fn item_list(
     accept: Accept,
-    head: String,
+    head: Vec<u8>,
+    (between, tail): (&'static [u8], &'static [u8]),
     items: Vec<Arc<Object>>,
     item: impl Fn(&Object, &mut Vec<u8>) + Send + 'static,
 ) -> Response<Body> {
@@ -181,12 +181,22 @@ fn json_list(
     let write = move |out: &mut Vec<u8>| {
         let Some(object) = items.next() else { return false };
         if !std::mem::take(&mut first) {
-            out.push(b',');
+            out.extend_from_slice(between);
         }
         item(&object, out);
         true
     };
-    streamed(accept.gzip && large, "application/json", head.into_bytes(), write, b"]}")
+    streamed(accept.gzip && large, accept.encoding.media_type(), head, write, tail)
+}
+
+/// An item of a list that says for all what they are, unless `typed`.
+fn item(typed: bool, object: &Value) -> Value {
+    let mut item = object.clone();
+    if !typed {
+        item.remove("apiVersion");
+        item.remove("kind");
+    }
+    item
 }
 
 /// A message begins with its length, so that all items have to be encoded before the first is sent. Those that make up
@@ -271,6 +281,7 @@ fn frame(served: &Served, accept: Accept, event: &Result<WatchEvent>, table: imp
                     let envelope = protobuf::encode_as(ty, &object.value());
                     protobuf::watch_frame(kind, &envelope).into()
                 }
+                (Encoding::Cbor, _) => cbor::watch_frame(kind, &object.value()).into(),
                 _ => line(kind, object.body().len(), |out| object.write_json(out)),
             })
         }
@@ -311,6 +322,7 @@ fn versioned(accept: Accept, mut transformed: Value) -> Value {
 fn tree_frame(encoding: Encoding, kind: &str, object: &Value) -> Bytes {
     match encoding {
         Encoding::Protobuf => protobuf::watch_frame(kind, &protobuf::encode(object).unwrap_or_default()).into(),
+        Encoding::Cbor => cbor::watch_frame(kind, object).into(),
         Encoding::Json | Encoding::Yaml => line(kind, 512, |out| json::write(object, out)),
     }
 }

@@ -53,7 +53,7 @@ fn number(encoding: Encoding, shape: Shape, kind: &str) -> u8 {
         "MODIFIED" => 1,
         _ => 2,
     };
-    kind | u8::from(shape == Shape::Plain) << 2 | u8::from(encoding == Encoding::Protobuf) << 3
+    kind | u8::from(shape == Shape::Plain) << 2 | (encoding as u8) << 3
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: Request<Incom
         }
     };
     let refused = answer.as_ref().err().cloned();
-    let mut response = answer.unwrap_or_else(|status| negotiate::status(&headers, &status));
+    let mut response = answer.unwrap_or_else(|status| negotiate::status(&headers, &status, server.cbor));
     if let Ok(id) = http::HeaderValue::from_str(&id) {
         response.headers_mut().insert(record::AUDIT_ID, id);
     }
@@ -299,7 +299,7 @@ async fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
                 server.flow.dump(name, details, server.surroundings.now()).ok_or_else(Status::no_such_resource)?;
             Ok(text_response(StatusCode::OK, TEXT, dump.into_bytes()))
         }
-        ["api" | "apis", ..] => discovery::answer(&server.catalog.table(), &call.headers, &parts),
+        ["api" | "apis", ..] => discovery::answer(&server.catalog.table(), &call.headers, &parts, server.cbor),
         [".well-known", "openid-configuration"] => published(server, "application/json", |t| t.openid_configuration()),
         ["openid", "v1", "jwks"] => published(server, "application/jwk-set+json", |t| t.jwks()),
         ["openapi", "v3", rest @ ..] => {

@@ -1,10 +1,14 @@
 //! Answers in the encoding the client takes, and bodies in the one it sends (upstream `negotiation`).
 
-use super::accept::{ACCEPTED, PROTOBUF};
+pub use super::accept::CBOR;
 pub use super::accept::{Accept, Encoding, Offer, Shape, accept, aggregated, preferred};
+use super::accept::{PROTOBUF, accepted};
 use super::{Body, compress, text_response};
-use canopus_api::{Result, Status, Value, json, protobuf, yaml};
+use canopus_api::{Result, Status, Value, cbor, json, protobuf, yaml};
 use http::{HeaderMap, Response, StatusCode, header};
+
+pub const APPLY_YAML: &str = "application/apply-patch+yaml";
+pub const APPLY_CBOR: &str = "application/apply-patch+cbor";
 
 /// A value in the encoding the client prefers.
 pub fn respond(accept: Accept, code: StatusCode, value: &Value) -> Response<Body> {
@@ -16,9 +20,11 @@ pub fn respond(accept: Accept, code: StatusCode, value: &Value) -> Response<Body
             Some(bytes) => bytes,
             // A kind without messages, such as a table: what it is said in cannot be said so either.
             None => {
-                return respond(Accept::JSON, StatusCode::NOT_ACCEPTABLE, &Status::not_acceptable(ACCEPTED).to_value());
+                let refused = Status::not_acceptable(&accepted(false));
+                return respond(Accept::JSON, StatusCode::NOT_ACCEPTABLE, &refused.to_value());
             }
         },
+        Encoding::Cbor => cbor::encode(value),
     };
     whole(accept, code, accept.encoding.media_type(), bytes)
 }
@@ -34,8 +40,9 @@ pub fn whole(accept: Accept, code: StatusCode, kind: &'static str, bytes: Vec<u8
     response
 }
 
-pub fn status(headers: &HeaderMap, status: &Status) -> Response<Body> {
-    let accept = accept(headers, "", Offer::PLAIN).unwrap_or(Accept::JSON);
+/// An error in the encoding the client prefers, which is CBOR only where that is served.
+pub fn status(headers: &HeaderMap, status: &Status, cbor: bool) -> Response<Body> {
+    let accept = accept(headers, "", Offer::plain(cbor)).unwrap_or(Accept::JSON);
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = respond(accept, code, &status.to_value());
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
@@ -51,8 +58,13 @@ pub fn content_type(headers: &HeaderMap) -> String {
     if kind.is_empty() { "application/json".into() } else { kind }
 }
 
-/// A request body as a tree, and the problems strict field validation reports.
-pub fn decode(bytes: &[u8], content_type: &str) -> Result<(Value, Vec<String>)> {
+/// Whether a patch of this media type is applied by the server.
+pub fn is_apply(content_type: &str) -> bool {
+    [APPLY_YAML, APPLY_CBOR].contains(&content_type)
+}
+
+/// A request body as a tree, and the problems strict field validation reports. `cbor`: whether that is served.
+pub fn decode(bytes: &[u8], content_type: &str, cbor: bool) -> Result<(Value, Vec<String>)> {
     match content_type {
         "application/json"
         | "application/json-patch+json"
@@ -62,7 +74,7 @@ pub fn decode(bytes: &[u8], content_type: &str) -> Result<(Value, Vec<String>)> 
             let problems = parsed.duplicates.iter().map(|path| format!("duplicate field {path:?}"));
             Ok((parsed.value, problems.collect()))
         }
-        "application/yaml" | "application/apply-patch+yaml" => {
+        "application/yaml" | APPLY_YAML => {
             let text = std::str::from_utf8(bytes).map_err(|_| Status::bad_request("yaml: invalid UTF-8"))?;
             let parsed = yaml::parse(text).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
             let problems = parsed.strict_error().into_iter().collect();
@@ -72,6 +84,28 @@ pub fn decode(bytes: &[u8], content_type: &str) -> Result<(Value, Vec<String>)> 
             let value = protobuf::decode(bytes).map_err(|e| Status::bad_request(e.to_string()))?;
             Ok((value, Vec::new()))
         }
-        _ => Err(Status::unsupported_media_type(ACCEPTED)),
+        CBOR if cbor => {
+            let why = "unable to determine group/version/kind: ";
+            from_cbor(bytes, "v1.TypeMeta").map_err(|error| Status::bad_request(format!("{why}{error}")))
+        }
+        APPLY_CBOR if cbor => {
+            // What upstream says of both.
+            let into = "map[string]interface {}";
+            from_cbor(bytes, into).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))
+        }
+        _ => Err(Status::unsupported_media_type(&accepted(cbor))),
     }
+}
+
+fn from_cbor(bytes: &[u8], into: &str) -> std::result::Result<(Value, Vec<String>), String> {
+    let value = cbor::decode(bytes).map_err(|error| error.to_string())?;
+    let kind = match &value {
+        Value::Null | Value::Object(_) => return Ok((value, Vec::new())),
+        Value::Int(i) if *i < 0 => "negative integer",
+        Value::Int(_) => "positive integer",
+        Value::Str(_) => "string",
+        Value::Array(_) => "array",
+        Value::Bool(_) | Value::Float(_) => "primitives",
+    };
+    Err(format!("cbor: cannot unmarshal {kind} into Go value of type {into}"))
 }

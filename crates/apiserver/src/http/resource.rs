@@ -6,6 +6,7 @@ use super::stream::{As, Socket};
 use super::{Body, Call, body, connect};
 use crate::handlers::Written;
 use crate::handlers::decode::{NO_KIND, strictness, unrecognized};
+use crate::handlers::write::custom_patches;
 use crate::metrics::Events;
 use crate::metrics::requests::Key;
 use crate::served::Served;
@@ -35,6 +36,7 @@ pub async fn answer(server: &Arc<Server>, call: Call, mut request: Request<Incom
     let offer = Offer {
         // Custom resources have no messages of their own.
         protobuf: served.schema().table().is_some_and(|ty| !ty.wire.is_empty()),
+        cbor: server.cbor,
         // Where requests themselves are the objects (SubjectAccessReview), there are no tables.
         tables: served.info().verbs.contains(&Verb::Get),
         metadata: true,
@@ -67,7 +69,12 @@ pub async fn answer(server: &Arc<Server>, call: Call, mut request: Request<Incom
                 None => Ok(view.watch(watch, COALESCE, server.surroundings.clone(), running)),
                 Some(socket) => {
                     let body = view.watch(watch, 1, server.surroundings.clone(), running).into_body();
-                    socket.copy(body, if view.accept.encoding == Encoding::Protobuf { As::Unframed } else { As::Text })
+                    let pieces = match view.accept.encoding {
+                        Encoding::Protobuf => As::Unframed,
+                        Encoding::Cbor => As::Binary,
+                        Encoding::Json | Encoding::Yaml => As::Text,
+                    };
+                    socket.copy(body, pieces)
                 }
             }
         }
@@ -195,7 +202,7 @@ const PATCHES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
+    negotiate::APPLY_YAML,
 ];
 
 async fn write(
@@ -212,11 +219,12 @@ async fn write(
         "update" => "UpdateOptions",
         _ => "PatchOptions",
     };
-    let options = call.query.write_options(agent, options_kind, kind == "application/apply-patch+yaml")?;
-    if options_kind == "PatchOptions" && !PATCHES.contains(&kind.as_str()) {
+    let options = call.query.write_options(agent, options_kind, negotiate::is_apply(&kind))?;
+    let patches = PATCHES.contains(&kind.as_str()) || server.cbor && kind == negotiate::APPLY_CBOR;
+    if options_kind == "PatchOptions" && !patches {
         return Err(match view.served.schema().table() {
             Some(_) => Status::unknown_media_type(),
-            None => Status::unsupported_media_type(&PATCHES.join(", ")),
+            None => Status::unsupported_media_type(custom_patches(server.cbor)),
         });
     }
     let bytes = body::read(request.into_body(), server.settings.request_timeout).await?;
@@ -226,7 +234,11 @@ async fn write(
             view.served.info().subresource(name).map(|s| Gvk::new(s.kind.0, s.kind.1, s.kind.2)).unwrap_or_default()
         }
     };
-    let (tree, mut problems) = negotiate::decode(&bytes, &kind).map_err(|error| match (error.code, options_kind) {
+    let decoded = negotiate::decode(&bytes, &kind, server.cbor);
+    let (tree, mut problems) = decoded.map_err(|error| match (error.code, options_kind) {
+        (400, "CreateOptions" | "UpdateOptions") if kind == negotiate::CBOR => {
+            unrecognized(&gvk.kind, &error.message, &bytes)
+        }
         (400, "CreateOptions" | "UpdateOptions") => {
             // Go doesn't say where it ended.
             let why = error.message.split(" at offset 0").next().unwrap_or_default();
@@ -248,7 +260,7 @@ async fn write(
                 "application/json-patch+json" => Patch::Json(tree),
                 "application/merge-patch+json" => Patch::Merge(tree),
                 "application/strategic-merge-patch+json" => Patch::Strategic(tree),
-                "application/apply-patch+yaml" => Patch::Apply(tree),
+                negotiate::APPLY_YAML | negotiate::APPLY_CBOR => Patch::Apply(tree),
                 kind => return Err(Status::unsupported_media_type(kind)),
             };
             server.patch_target(user, target, patch, &options).await?
@@ -317,7 +329,7 @@ async fn delete(
 ) -> Result<Response<Body>> {
     let kind = negotiate::content_type(&call.headers);
     let bytes = body::read(request.into_body(), server.settings.request_timeout).await?;
-    let sent = if bytes.is_empty() { Value::Null } else { negotiate::decode(&bytes, &kind)?.0 };
+    let sent = if bytes.is_empty() { Value::Null } else { negotiate::decode(&bytes, &kind, server.cbor)?.0 };
     let options = call.query.delete_options(&sent)?;
     let warning = view.served.resource.deletion_warning();
     if options.propagation_policy.is_none() && !warning.is_empty() {

@@ -1,5 +1,6 @@
 //! Requests as bytes on a connection, to a server on a store in memory.
 
+mod cbor;
 mod hostile;
 mod lists;
 mod metrics;
