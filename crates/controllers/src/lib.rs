@@ -2,13 +2,16 @@
 //! One file each; [`CONTROLLERS`] lists them all. They read shared views ([`canopus_client::Informers`], under the
 //! identity of kube-controller-manager) and write under a service account of their own, as upstream.
 
+mod backends;
 mod certificates;
 mod clusterrole;
 mod context;
 mod custom;
 mod deployment;
 mod disruption;
+mod endpoints;
 mod endpointslice;
+mod endpointslicemirroring;
 mod garbage;
 mod namespace;
 mod nodeipam;
@@ -46,7 +49,9 @@ pub const CONTROLLERS: &[(&str, Start)] = &[
     ("clusterrole-aggregation-controller", |c| Box::pin(clusterrole::run(c))),
     ("deployment-controller", |c| Box::pin(deployment::run(c))),
     ("disruption-controller", |c| Box::pin(disruption::run(c))),
+    ("endpoints-controller", |c| Box::pin(endpoints::run(c))),
     ("endpointslice-controller", |c| Box::pin(endpointslice::run(c))),
+    ("endpointslice-mirroring-controller", |c| Box::pin(endpointslicemirroring::run(c))),
     ("garbage-collector-controller", |c| Box::pin(garbage::run(c))),
     ("namespace-controller", |c| Box::pin(namespace::run(c))),
     ("node-ipam-controller", |c| Box::pin(nodeipam::run(c))),
