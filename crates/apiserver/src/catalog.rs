@@ -28,6 +28,8 @@ pub struct Members {
     pub served: HashMap<Gvr, Arc<Served>>,
     /// Group versions that other servers answer for (APIServices), by group and version.
     pub delegated: BTreeMap<(String, String), Arc<Delegated>>,
+    /// Whether what is served is served as CBOR too.
+    pub cbor: bool,
 }
 
 /// A group version of another server's, as discovery tells of it.

@@ -195,7 +195,7 @@ impl Discovery {
 }
 
 /// `parts` is the path: `["apis", "apps", "v1"]`.
-pub fn answer(table: &Table, headers: &HeaderMap, parts: &[&str], cbor: bool) -> Result<Response<Body>> {
+pub fn answer(table: &Table, headers: &HeaderMap, parts: &[&str]) -> Result<Response<Body>> {
     let known = table.discovery();
     if let ["api" | "apis"] = parts
         && let Some(encoding) = negotiate::aggregated(headers)
@@ -218,7 +218,11 @@ pub fn answer(table: &Table, headers: &HeaderMap, parts: &[&str], cbor: bool) ->
         _ => None,
     };
     let value = value.ok_or_else(Status::no_such_resource)?;
-    Ok(negotiate::respond(negotiate::accept(headers, "", negotiate::Offer::plain(cbor))?, StatusCode::OK, value))
+    Ok(negotiate::respond(
+        negotiate::accept(headers, "", negotiate::Offer::plain(table.members.cbor))?,
+        StatusCode::OK,
+        value,
+    ))
 }
 
 fn fixed(headers: &HeaderMap, encoding: Encoding, answer: &Fixed) -> Response<Body> {

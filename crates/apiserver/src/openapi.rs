@@ -52,7 +52,7 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
         for (group, version) in documents {
             let path = path_of(group, version.name);
             let url = match version.delegated {
-                None => Some(format!("/openapi/v3/{path}?hash={}", hash_of(group, version))),
+                None => Some(format!("/openapi/v3/{path}?hash={}", hash_of(table, group, version))),
                 Some(other) => other.openapi.clone(),
             };
             if let Some(url) = url {
@@ -72,7 +72,7 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
         return Ok(response);
     };
-    let current = hash_of(group, version);
+    let current = hash_of(table, group, version);
     let etag = format!("\"{current}\"");
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
     let mut response = if known {
@@ -81,7 +81,7 @@ pub fn answer(table: &Table, headers: &HeaderMap, rest: &[&str], hash: &str) -> 
         response
     } else {
         let make = || {
-            let text = Described::of(group, version).v3();
+            let text = Described::of(group, version).v3(table.members.cbor);
             match *kind {
                 PROTOBUF => pack(&gnostic::v3::document(&json::parse(&text).map_err(io::Error::other)?)),
                 _ => pack(&text),
@@ -148,9 +148,12 @@ impl OpenApi {
 }
 
 /// What a document says follows from the program and the definitions of its resources.
-fn hash_of(group: &str, version: &Version) -> String {
+fn hash_of(table: &Table, group: &str, version: &Version) -> String {
     let mut hash = sha2::Sha256::new();
     hash.update(format!("{} {group}/{}", env!("CARGO_PKG_VERSION"), version.name));
+    if table.members.cbor {
+        hash.update(" cbor");
+    }
     for served in &version.resources {
         hash.update(format!(" {} {}", served.info().plural, served.fingerprint));
     }
@@ -187,8 +190,8 @@ impl<'a> Described<'a> {
         Described { group, version: version.name, infos, roots, custom }
     }
 
-    fn types(&self) -> render::Types {
-        render::Types { custom: !self.custom.is_empty() }
+    fn types(&self, cbor: bool) -> render::Types {
+        render::Types { custom: !self.custom.is_empty(), cbor }
     }
 
     fn paths(&self) -> impl Iterator<Item = paths::PathItem<'a>> {
@@ -197,8 +200,8 @@ impl<'a> Described<'a> {
         self.infos.iter().flat_map(move |info| paths::of(info, &returned))
     }
 
-    fn v3(self) -> Vec<u8> {
-        let render = |item: &paths::PathItem| render::v3(item, self.types(), self.group, self.version);
+    fn v3(self, cbor: bool) -> Vec<u8> {
+        let render = |item: &paths::PathItem| render::v3(item, self.types(cbor), self.group, self.version);
         let all: Map = self.paths().map(|item| (item.path.clone(), render(&item))).collect();
         let info = json::to_string(&value!({"title": "Kubernetes", "version": VERSION}));
         let mut out = format!("{{\"openapi\":\"3.0.0\",\"info\":{info},\"paths\":").into_bytes();

@@ -138,7 +138,8 @@ impl Server {
         surroundings: Arc<dyn Surroundings>,
         settings: Settings,
     ) -> Result<Arc<Server>> {
-        let (mut members, mut built_in) = (Members::default(), HashMap::new());
+        let cbor = settings.features.enabled("CBORServingAndStorage");
+        let (mut members, mut built_in) = (Members { cbor, ..Members::default() }, HashMap::new());
         let mut caches: HashMap<String, Arc<Cache>> = HashMap::new();
         let serves = |info: &Info| {
             settings.runtime_config.serves(info) && (info.gate.is_empty() || settings.features.enabled(info.gate))
@@ -186,7 +187,7 @@ impl Server {
             service_ips,
             inflight: Inflight::new(&settings),
             flow: FlowControl::new(&settings),
-            cbor: settings.features.enabled("CBORServingAndStorage"),
+            cbor,
             settings,
             metrics: crate::metrics::Metrics::default(),
             health: Default::default(),

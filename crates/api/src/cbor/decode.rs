@@ -1,6 +1,6 @@
 //! Bytes from outside as trees: what upstream's decoding mode accepts, which is more than its encoder writes.
 
-use super::{ARRAY, BYTES, DOUBLE, Error, HALF, MAGIC, MAP, NEGATIVE, SINGLE, TAG, TEXT, UNSIGNED, name};
+use super::{ARRAY, BASE64, BYTES, DOUBLE, Error, HALF, MAGIC, MAP, NEGATIVE, SINGLE, TAG, TEXT, UNSIGNED, name};
 use crate::json::MAX_DEPTH;
 use crate::time::Time;
 use crate::value::{Map, Value};
@@ -12,7 +12,6 @@ const DATE: u64 = 0;
 const EPOCH: u64 = 1;
 const BIGNUMS: std::ops::RangeInclusive<u64> = 2..=3;
 const BASE64_URL: u64 = 21;
-const BASE64: u64 = 22;
 const BASE16: u64 = 23;
 
 /// Seconds since 1970 of the first and the last second that RFC 3339 can write.

@@ -1,19 +1,60 @@
 //! Trees as bytes, in the one way that RFC 8949 calls deterministic (4.2.1): lengths are told before, arguments and floats
 //! are as short as they can be, the keys of maps are sorted as they are encoded.
 
-use super::{ARRAY, BYTES, DOUBLE, FALSE, HALF, MAGIC, MAP, NEGATIVE, NULL, SIMPLE, SINGLE, TRUE, UNSIGNED};
+use super::{
+    ARRAY, BASE64, BYTES, DOUBLE, FALSE, HALF, MAGIC, MAP, NEGATIVE, NULL, SIMPLE, SINGLE, TAG, TRUE, UNSIGNED,
+};
+use crate::protobuf::unbase64;
 use crate::value::{Map, Value};
+use canopus_schema::{FieldType, Type};
 
 /// A body: the value behind the tag that says it is CBOR.
 pub fn encode(value: &Value) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    out.extend_from_slice(MAGIC);
-    write(value, &mut out);
+    whole(value, &mut out);
     out
 }
 
-/// Appends the item that `value` is.
-pub fn write(value: &Value, out: &mut Vec<u8>) {
+/// The same as part of something else. What its kind says is bytes is written as bytes.
+fn whole(value: &Value, out: &mut Vec<u8>) {
+    let (group, version) = crate::api::split_api_version(value["apiVersion"].str());
+    let ty = canopus_schema::kind(group, version, value["kind"].str());
+    out.extend_from_slice(MAGIC);
+    write(value, ty.map(|ty| ty.get()), out);
+}
+
+/// Appends the item that `value`, of type `ty`, is.
+pub fn write(value: &Value, ty: Option<&'static Type>, out: &mut Vec<u8>) {
+    match (ty, value) {
+        (Some(ty), Value::Object(map)) => {
+            entries(map, out, |key, value, out| match ty.fields.binary_search_by(|field| field.name.cmp(key)) {
+                Ok(at) => field(value, &ty.fields[at].ty, out),
+                Err(_) => plain(value, out),
+            })
+        }
+        (_, value) => plain(value, out),
+    }
+}
+
+fn field(value: &Value, ty: &FieldType, out: &mut Vec<u8>) {
+    match (ty, value) {
+        (FieldType::Ref(of), value) => write(value, Some(of.get()), out),
+        (FieldType::Map(of), Value::Object(map)) => entries(map, out, |_, value, out| field(value, of, out)),
+        (FieldType::Array(of), Value::Array(items)) => {
+            head(ARRAY, items.len() as u64, out);
+            items.iter().for_each(|item| field(item, of, out));
+        }
+        (FieldType::Bytes, Value::Str(text)) => {
+            head(TAG, BASE64, out);
+            let bytes = unbase64(text);
+            head(BYTES, bytes.len() as u64, out);
+            out.extend_from_slice(&bytes);
+        }
+        (_, value) => plain(value, out),
+    }
+}
+
+fn plain(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.push(NULL),
         Value::Bool(false) => out.push(FALSE),
@@ -24,20 +65,20 @@ pub fn write(value: &Value, out: &mut Vec<u8>) {
         Value::Str(s) => string(s, out),
         Value::Array(items) => {
             head(ARRAY, items.len() as u64, out);
-            items.iter().for_each(|item| write(item, out));
+            items.iter().for_each(|item| plain(item, out));
         }
-        Value::Object(map) => write_map(map, out),
+        Value::Object(map) => entries(map, out, |_, value, out| plain(value, out)),
     }
 }
 
-fn write_map(map: &Map, out: &mut Vec<u8>) {
+fn entries(map: &Map, out: &mut Vec<u8>, write: impl Fn(&str, &Value, &mut Vec<u8>)) {
     head(MAP, map.len() as u64, out);
     let mut entries: Vec<_> = map.iter().collect();
     // They are sorted by what they say, and are to be by how long they are first.
     entries.sort_by_key(|(key, _)| key.len());
     for (key, value) in entries {
         string(key, out);
-        write(value, out);
+        write(key, value, out);
     }
 }
 
@@ -51,7 +92,7 @@ pub fn list_head(api_version: &str, kind: &str, meta: &Value, count: usize) -> V
         string(text, &mut out);
     }
     string("metadata", &mut out);
-    write(meta, &mut out);
+    plain(meta, &mut out);
     string("items", &mut out);
     head(ARRAY, count as u64, &mut out);
     out
@@ -65,8 +106,7 @@ pub fn watch_frame(kind: &str, object: &Value) -> Vec<u8> {
     string("type", &mut out);
     string(kind, &mut out);
     string("object", &mut out);
-    out.extend_from_slice(MAGIC);
-    write(object, &mut out);
+    whole(object, &mut out);
     out
 }
 

@@ -1,5 +1,5 @@
 //! CBOR (RFC 8949) as Kubernetes speaks it (KEP-4222): what JSON can say, in fewer bytes. Strings travel as byte strings,
-//! and every body begins with the tag by which stored CBOR is told from JSON and protobuf. Bodies are bounded and not
+//! bytes as themselves, and every body begins with the tag by which stored CBOR is told from JSON and protobuf. Bodies are bounded and not
 //! trusted.
 
 mod decode;
@@ -21,6 +21,9 @@ const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 const TAG: u8 = 6;
 const SIMPLE: u8 = 7;
+
+/// The tag of bytes that are base64 in text (RFC 8949, 3.4.5.2).
+const BASE64: u64 = 22;
 
 const FALSE: u8 = SIMPLE << 5 | 20;
 const TRUE: u8 = SIMPLE << 5 | 21;

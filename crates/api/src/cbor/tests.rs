@@ -67,7 +67,7 @@ fn the_rfcs_examples() {
     ] {
         assert_eq!(decode(&bytes(given)).as_ref(), Ok(&expected), "{given}");
         let mut out = Vec::new();
-        write(&expected, &mut out);
+        write(&expected, None, &mut out);
         match encoded {
             "-" => {}
             "" => assert_eq!(hex(&out), given),
@@ -147,7 +147,7 @@ fn every_short_float_is_found() {
         let given = [SIMPLE << 5 | HALF, (bits >> 8) as u8, bits as u8];
         if let Ok(value) = decode(&given) {
             let mut out = Vec::new();
-            write(&value, &mut out);
+            write(&value, None, &mut out);
             assert_eq!(out, given);
         }
     }
@@ -160,9 +160,18 @@ fn frames() {
     assert_eq!(decode(&frame), Ok(value!({"type": "ADDED", "object": {"kind": "X"}})));
     assert_eq!(frame.windows(3).filter(|w| *w == MAGIC).count(), 2);
     let mut list = list_head("v1", "XList", &value!({"resourceVersion": "7"}), 2);
-    (0..2).for_each(|_| write(&object, &mut list));
+    (0..2).for_each(|_| write(&object, None, &mut list));
     let expected = value!({"kind": "XList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"}, "items": [object.clone(), object]});
     assert_eq!(decode(&list), Ok(expected));
+}
+
+#[test]
+fn what_is_bytes_is_written_as_bytes() {
+    let secret = value!({"apiVersion": "v1", "kind": "Secret", "data": {"k": "/wAB"}, "stringData": {"k": "/wAB"}});
+    let written = encode(&secret);
+    assert!(hex(&written).contains("4464617461a1416bd643ff0001"), "{}", hex(&written));
+    assert!(hex(&written).contains("737472696e6744617461a1416b442f774142"), "{}", hex(&written));
+    assert_eq!(decode(&written), Ok(secret));
 }
 
 fn tree() -> impl Strategy<Value = Value> {

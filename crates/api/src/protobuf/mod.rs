@@ -312,7 +312,7 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 }
 
 /// What is not of the alphabet is passed over: stored objects were checked when they came.
-fn unbase64(text: &str) -> Vec<u8> {
+pub(crate) fn unbase64(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut n) = (0u32, 0);
     for digit in text.bytes().filter_map(digit) {

@@ -88,7 +88,9 @@ impl View<'_> {
             }
             (Shape::Plain, Encoding::Cbor, _) => {
                 let typed = self.types_items();
-                let write = move |object: &Object, out: &mut Vec<u8>| cbor::write(&item(typed, &object.value()), out);
+                let ty = self.served.schema().table();
+                let write =
+                    move |object: &Object, out: &mut Vec<u8>| cbor::write(&item(typed, &object.value()), ty, out);
                 let head = cbor::list_head(&api_version, &kind, &meta, list.items.len());
                 item_list(self.accept, head, (b"", b""), list.items, write)
             }

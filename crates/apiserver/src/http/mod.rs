@@ -299,7 +299,7 @@ async fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
                 server.flow.dump(name, details, server.surroundings.now()).ok_or_else(Status::no_such_resource)?;
             Ok(text_response(StatusCode::OK, TEXT, dump.into_bytes()))
         }
-        ["api" | "apis", ..] => discovery::answer(&server.catalog.table(), &call.headers, &parts, server.cbor),
+        ["api" | "apis", ..] => discovery::answer(&server.catalog.table(), &call.headers, &parts),
         [".well-known", "openid-configuration"] => published(server, "application/json", |t| t.openid_configuration()),
         ["openid", "v1", "jwks"] => published(server, "application/jwk-set+json", |t| t.jwks()),
         ["openapi", "v3", rest @ ..] => {

@@ -4,13 +4,16 @@ use super::parameters::Parameter;
 use super::paths::{Operation, PathItem, tag};
 use canopus_api::{Map, Value, value};
 
-const PLAIN: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-const STREAMS: &[&str] = &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+const PLAIN: &[&str] =
+    &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"];
+const STREAMS: &[&str] =
+    &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"];
 const PATCHES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
+    "application/apply-patch+cbor",
 ];
 
 /// What a group version's answers come in.
@@ -18,6 +21,8 @@ const PATCHES: &[&str] = &[
 pub struct Types {
     /// Custom resources have neither messages nor strategic merge patches.
     pub custom: bool,
+    /// Whether CBOR is served. Of custom resources upstream does not say so.
+    pub cbor: bool,
 }
 
 impl Types {
@@ -31,7 +36,13 @@ impl Types {
         if operation.answer.is_none() {
             all = if operation.action == "connect" { vec!["*/*"] } else { [&["text/plain"], PLAIN].concat() };
         }
-        all
+        self.known(all)
+    }
+
+    /// Without CBOR where there is none.
+    fn known(self, mut types: Vec<&'static str>) -> Vec<&'static str> {
+        types.retain(|kind| !kind.contains("cbor") || self.cbor && !self.custom);
+        types
     }
 
     fn bodies(self, operation: &Operation) -> Vec<&'static str> {
@@ -39,7 +50,7 @@ impl Types {
         if self.custom {
             bodies.retain(|kind| !kind.contains("strategic"));
         }
-        bodies
+        self.known(bodies)
     }
 }
 

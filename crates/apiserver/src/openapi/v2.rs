@@ -95,7 +95,7 @@ fn etag(table: &Table) -> String {
     let mut hash = sha2::Sha512::new();
     for group in &table.groups() {
         for version in group.versions.iter().filter(|v| v.delegated.is_none()) {
-            hash.update(super::hash_of(group.name, version));
+            hash.update(super::hash_of(table, group.name, version));
         }
     }
     let hex: String = hash.finalize().iter().map(|b| format!("{b:02X}")).collect();
@@ -115,7 +115,7 @@ fn parts(
         for version in group.versions.iter().filter(|v| v.delegated.is_none()) {
             let described = super::Described::of(group.name, version);
             for item in described.paths() {
-                let rendered = render::v2(&item, described.types(), group.name, version.name);
+                let rendered = render::v2(&item, described.types(table.members.cbor), group.name, version.name);
                 items.insert(item.path.clone(), json::to_vec(&rendered));
             }
             roots.extend(described.roots);

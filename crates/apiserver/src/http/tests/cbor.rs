@@ -113,7 +113,16 @@ async fn objects_lists_patches_and_errors() {
     let secret = "/api/v1/namespaces/default/secrets";
     // Bytes as themselves, for what is base64 in JSON.
     let body = b"\xa2\x48metadata\xa1\x44name\x41s\x44data\xa1\x41k\xd6\x43\xff\x00\x01";
-    assert_eq!(admin.send("POST", secret, &BOTH, body).await.item()["data"]["k"].str(), "/wAB");
+    let made = admin.send("POST", secret, &BOTH, body).await;
+    assert!(made.body.windows(6).any(|part| part == b"k\xd6\x43\xff\x00\x01"));
+    assert_eq!(made.item()["data"]["k"].str(), "/wAB");
+    let list = admin.send("GET", secret, &BOTH, "").await;
+    assert!(list.body.windows(6).any(|part| part == b"k\xd6\x43\xff\x00\x01"));
+    let path = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}";
+    let document = admin.get("/openapi/v3/apis/apps/v1").await.json();
+    let patch = &document["paths"][path]["patch"];
+    assert!(patch["requestBody"]["content"].get(APPLY).is_some());
+    assert!(patch["responses"]["200"]["content"].get(CBOR).is_some());
 }
 
 #[tokio::test]
