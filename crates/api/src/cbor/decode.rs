@@ -257,7 +257,7 @@ fn simple(head: Head) -> Result<Value, Error> {
         20 => Ok(Value::Bool(false)),
         21 => Ok(Value::Bool(true)),
         22 => Ok(Value::Null),
-        HALF | SINGLE | DOUBLE => float(head).map(Value::Float),
+        HALF | SINGLE | DOUBLE => float(head).map(number),
         24 if value < 32 => Err(Error::ReservedSimple(value)),
         _ => Err(Error::Simple(value)),
     }
@@ -274,6 +274,13 @@ fn float(head: Head) -> Result<f64, Error> {
         _ if float.is_infinite() => Err(Error::Float("infinity")),
         _ => Ok(float),
     }
+}
+
+/// Objects are kept as JSON, which has one way to say 2: whoever sends an object again, with the floats of a Go client, has
+/// not changed it.
+fn number(float: f64) -> Value {
+    let whole = float.fract() == 0.0 && (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&float);
+    if whole { Value::Int(float as i64) } else { Value::Float(float) }
 }
 
 /// IEEE 754's binary16.

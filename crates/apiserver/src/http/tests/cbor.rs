@@ -185,6 +185,31 @@ async fn watches_are_sequences() {
 }
 
 #[tokio::test]
+async fn a_whole_float_is_the_number_that_is_stored() {
+    let mut first = admin(on()).await;
+    define(&mut first).await;
+    let mut admin = Client::of(first.server.clone(), "admin", "system:masters").await;
+    let mut watcher = Client::of(first.server.clone(), "admin", "system:masters").await;
+    let path = format!("{BARS}?watch=1&timeoutSeconds=60");
+    let mut events = watcher.open("GET", &path, &[("accept", CBOR)], "").await.into_body();
+    let one = format!("{BARS}/a");
+    let mut sent = bar("a");
+    sent.set_path(&["spec", "x"], Value::Float(2.0));
+    let made = admin.send("POST", BARS, &BOTH, cbor::encode(&sent)).await.item();
+    let mut again = made.clone();
+    again.set_path(&["spec", "x"], Value::Float(2.0));
+    let same = admin.send("PUT", &one, &BOTH, cbor::encode(&again)).await.item();
+    assert_eq!(same["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    let json = json::to_string(&sent).replace("\"a\"", "\"b\"").replace("\"x\":2", "\"x\":2.0");
+    assert_eq!(admin.send("POST", BARS, &[], json).await.code, 201);
+    for name in ["a", "b"] {
+        let event = cbor::decode(&events.frame().await.unwrap().unwrap().into_data().unwrap()).unwrap();
+        assert_eq!((event["type"].str(), event["object"]["metadata"]["name"].str()), ("ADDED", name));
+        assert_eq!(event["object"]["spec"]["x"], value!(2));
+    }
+}
+
+#[tokio::test]
 async fn custom_resources_are_stored_as_cbor_and_read_without_the_gate() {
     let store: Arc<dyn canopus_store::Store> =
         Arc::new(canopus_store::memory::MemoryStore::new(Default::default()).unwrap());
@@ -209,6 +234,18 @@ async fn custom_resources_are_stored_as_cbor_and_read_without_the_gate() {
     assert_eq!(admin.send("PUT", &one, &[], json::to_vec(&read)).await.json()["spec"]["replicas"].int(), 2);
     let stored = store.get("/registry/mygroup.example.com/bars/a").await.unwrap().0.unwrap();
     assert!(stored.value.starts_with(b"{"), "without the gate it is written as JSON");
+
+    // With it, a write that changes nothing migrates, once.
+    let server = crate::testing::server_on(store.clone(), on()).await;
+    crate::crd::start(&server).await.unwrap();
+    let mut admin = Client::of(server, "admin", "system:masters").await;
+    let read = admin.get(&one).await.json();
+    let migrated = admin.send("PUT", &one, &BOTH, cbor::encode(&read)).await.item();
+    assert_ne!(migrated["metadata"]["resourceVersion"], read["metadata"]["resourceVersion"]);
+    let stored = store.get("/registry/mygroup.example.com/bars/a").await.unwrap().0.unwrap();
+    assert!(stored.value.starts_with(cbor::MAGIC));
+    let again = admin.send("PUT", &one, &BOTH, cbor::encode(&migrated)).await.item();
+    assert_eq!(again["metadata"]["resourceVersion"], migrated["metadata"]["resourceVersion"]);
 }
 
 #[tokio::test]
