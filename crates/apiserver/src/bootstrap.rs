@@ -10,23 +10,51 @@ use canopus_api::{DeleteOptions, Gvr, Object, Result, Status, Target, Value, Wri
 use reconcile::Plan;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+
+/// What [`run`] does, by the names of upstream's post-start hooks that do the same.
+pub(crate) const HOOKS: &[&str] = &[
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+];
 
 /// Creates what is missing, brings RBAC policy up to date and lets `/readyz` pass. `address` is where the API server is reached from pods.
 pub async fn run(server: &Arc<Server>, address: IpAddr, port: u16) -> Result<()> {
     let user = User::new("system:apiserver", &[MASTERS]);
+    let done = |hooks: &[&str]| server.health.finish(hooks);
     crate::crd::start(server).await?;
+    done(&[
+        "poststarthook/start-apiextensions-informers",
+        "poststarthook/start-apiextensions-controllers",
+        "poststarthook/crd-informer-synced",
+    ]);
     server.repair_service_ips().await?;
+    done(&["poststarthook/start-service-ip-repair-controllers"]);
     server.default_service_cidr().await?;
+    done(&["poststarthook/start-kubernetes-service-cidr-controller"]);
     for (gvr, object) in canopus_resources::bootstrap::objects(&server.settings.features) {
         ensure(server, &user, &gvr, object).await?;
     }
+    done(&[
+        "poststarthook/start-system-namespaces-controller",
+        "poststarthook/rbac/bootstrap-roles",
+        "poststarthook/scheduling/bootstrap-system-priority-classes",
+    ]);
     let services = Gvr::new("", "v1", "services");
     ensure(server, &user, &services, kubernetes_service(server.service_ips.first().to_string(), port)).await?;
     publish(server, &masters::renew(server, address).await?, port).await?;
+    done(&["poststarthook/bootstrap-controller"]);
     flowcontrol::ensure(server).await?;
+    done(&["poststarthook/priority-and-fairness-config-producer"]);
     crate::flowcontrol::follow(server).await?;
-    server.ready.store(true, Ordering::Release);
+    done(&["poststarthook/priority-and-fairness-config-consumer"]);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What the health checks look at: whether the store answers and whether logs can be written.
+//! What the health checks look at: whether the store answers, whether logs can be written, what was done at the start.
 
 use canopus_store::Store;
 use parking_lot::Mutex;
@@ -16,11 +16,27 @@ const LOG_BLOCKED: Duration = Duration::from_secs(120);
 
 #[derive(Default)]
 pub struct Health {
+    /// What is done once at the start, by the name of its check, and whether it is done.
+    hooks: Mutex<Vec<(&'static str, bool)>>,
     store: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
     log: Log,
 }
 
 impl Health {
+    /// Announces what is to be done before the server is healthy (upstream's post-start hooks).
+    pub fn expect(&self, hooks: &[&'static str]) {
+        self.hooks.lock().extend(hooks.iter().map(|name| (*name, false)));
+    }
+
+    pub fn finish(&self, hooks: &[&str]) {
+        let mut known = self.hooks.lock();
+        known.iter_mut().filter(|(name, _)| hooks.contains(name)).for_each(|(_, done)| *done = true);
+    }
+
+    pub fn hooks(&self) -> Vec<(&'static str, bool)> {
+        self.hooks.lock().clone()
+    }
+
     /// Whether the store answers, and why not. It is asked by one at a time, so that checks are no burden.
     pub async fn store(&self, store: &dyn Store) -> Result<(), String> {
         let mut last = self.store.lock().await;

@@ -93,8 +93,6 @@ pub struct Server {
     pub aggregator: Aggregator,
     /// Cancelled when the server is about to stop: watches over the network end.
     pub closing: CancellationToken,
-    /// Set once start-up objects are in place.
-    pub ready: std::sync::atomic::AtomicBool,
 }
 
 /// Who is let in and what is let through. Built after the server, since they read its caches.
@@ -177,6 +175,11 @@ impl Server {
         };
         let outgoing = Outgoing::new(cache("", "v1", "services")?, cache("discovery.k8s.io", "v1", "endpointslices")?);
         let service_ips = ServiceIps::new(&settings.service_cidr).map_err(Status::internal)?;
+        let health = crate::health::Health::default();
+        if settings.priority_and_fairness {
+            health.expect(&["poststarthook/priority-and-fairness-config-consumer"]);
+        }
+        health.expect(crate::bootstrap::HOOKS);
         Ok(Arc::new(Server {
             runtime: tokio::runtime::Handle::current(),
             store,
@@ -190,7 +193,7 @@ impl Server {
             cbor,
             settings,
             metrics: crate::metrics::Metrics::default(),
-            health: Default::default(),
+            health,
             components: Default::default(),
             audit: OnceLock::new(),
             encryption: OnceLock::new(),
@@ -199,7 +202,6 @@ impl Server {
             outgoing,
             aggregator: Aggregator::default(),
             closing: CancellationToken::new(),
-            ready: false.into(),
         }))
     }
 

@@ -11,7 +11,7 @@ mod run;
 mod tests;
 
 pub use proxy::proxy;
-pub use run::run;
+pub use run::{HOOKS, run};
 
 use crate::outgoing::{Destination, Trust, tls};
 use crate::pki::Identity;

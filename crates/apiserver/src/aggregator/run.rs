@@ -20,6 +20,20 @@ const REGULARLY: Duration = Duration::from_secs(30);
 /// How soon one that does not is looked at again, at first.
 const SOON: Duration = Duration::from_millis(500);
 
+/// What has begun once its first pass is through, by the names of upstream's post-start hooks that do the same; and that all
+/// APIServices of the server's own are there.
+pub const HOOKS: &[&str] = &[
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-wait-for-first-sync",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+    "poststarthook/apiservice-openapiv3-controller",
+];
+
 /// Runs until `shutdown`.
 pub async fn run(server: Arc<Server>, shutdown: CancellationToken) {
     let follow = async {
@@ -58,6 +72,8 @@ async fn follow(server: &Arc<Server>) -> Result<()> {
         at_start = false;
         let services: Vec<Arc<Value>> = View::list(&*cache, "").iter().map(|o| o.value()).collect();
         server.aggregator.set(services.iter().map(|service| &**service));
+        // Extension servers may take their time to answer.
+        server.health.finish(HOOKS);
         let next = look_after(server, &mut health).await?;
         tokio::select! {
             event = subscription.events.recv() => {
@@ -186,17 +202,17 @@ async fn register(server: &Arc<Server>, cache: &Arc<Cache>, at_start: bool) -> R
             there.insert(object.name().to_string());
         }
     }
-    for (name, service) in wanted {
-        let is_custom = service["metadata"]["labels"][AUTOMANAGED].str() == "true";
-        if there.contains(&name) || !(at_start || is_custom) {
-            continue;
-        }
+    let is_custom = |service: &Value| service["metadata"]["labels"][AUTOMANAGED].str() == "true";
+    let missing =
+        wanted.into_iter().filter(|(name, service)| !there.contains(name) && (at_start || is_custom(service)));
+    // At once, so that they share their commits.
+    let made = missing.map(|(name, service)| async move {
         match server.create(&user(), &target(&name), service, &options()).await {
-            Err(there) if there.is_already_exists() => {}
-            done => drop(done?),
+            Err(there) if there.is_already_exists() => Ok(()),
+            done => done.map(|_| ()),
         }
-    }
-    Ok(())
+    });
+    futures::future::try_join_all(made).await.map(|_| ())
 }
 
 fn gone(done: std::result::Result<(), Status>) -> Result<()> {

@@ -14,6 +14,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 const NAME: &str = "extension-apiserver-authentication";
 const ATTEMPTS: usize = 5;
 
+/// The check that says that it was published.
+pub const HOOK: &str = "poststarthook/start-cluster-authentication-info-controller";
+
 /// Brings the ConfigMap up to date.
 pub async fn publish(server: &Arc<Server>, clients: &Authority, proxies: Option<&RequestHeader>) -> Result<()> {
     let user = User::new("system:apiserver", &[MASTERS]);

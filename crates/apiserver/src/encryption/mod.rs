@@ -106,14 +106,14 @@ impl Encryption {
         self.config.read().clone()
     }
 
-    /// Whether the key management services are well (upstream's check `kms-providers`); None when there are none and will be
-    /// none.
-    pub async fn check(&self) -> Option<Result<(), String>> {
-        let config = self.config();
-        if self.reloads.is_none() && !config.has_services() {
-            return None;
-        }
-        Some(config.check().await)
+    /// Whether there are key management services or may be some one day.
+    pub fn may_have_services(&self) -> bool {
+        self.reloads.is_some() || self.config().has_services()
+    }
+
+    /// Whether the key management services are well (upstream's check `kms-providers`).
+    pub async fn check(&self) -> Result<(), String> {
+        self.config().check().await
     }
 
     pub fn write_metrics(&self, out: &mut String) {

@@ -6,76 +6,76 @@ use crate::metrics::family::{Head, labels, sample};
 use crate::server::Server;
 use http::{Response, StatusCode};
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
-struct Check {
-    name: &'static str,
-    result: Result<(), String>,
+/// The checks of an endpoint, in the order in which they are shown. Only readiness depends on it that the server is about
+/// to stop.
+fn checks(server: &Server, endpoint: &str) -> Vec<&'static str> {
+    let ready = endpoint == "readyz";
+    let kms = endpoint != "livez" && server.encryption.get().is_some_and(|encryption| encryption.may_have_services());
+    let mut checks = vec!["ping", "log", "etcd"];
+    checks.extend(ready.then_some("etcd-readiness"));
+    checks.extend(kms.then_some("kms-providers"));
+    checks.extend(ready.then_some("informer-sync"));
+    checks.extend(server.health.hooks().into_iter().map(|(name, _)| name));
+    checks.extend(ready.then_some("shutdown"));
+    checks
 }
 
-/// The checks of an endpoint. Only readiness depends on it that the server is about to stop, and a server that starts is
-/// alive.
-async fn checks(server: &Server, endpoint: &str) -> Vec<Check> {
-    let started = endpoint == "livez" || server.ready.load(Ordering::Acquire);
+async fn check(server: &Server, name: &str) -> Result<(), String> {
     let unless = |bad: bool, why: &str| if bad { Err(why.to_string()) } else { Ok(()) };
-    let store = server.health.store(&*server.store).await;
-    let mut checks = vec![
-        Check { name: "ping", result: Ok(()) },
-        Check { name: "log", result: server.health.log() },
-        Check { name: "etcd", result: store.clone() },
-    ];
-    if endpoint == "readyz" {
-        checks.push(Check { name: "etcd-readiness", result: store });
-        checks.push(Check { name: "informer-sync", result: unless(!started, "not finished") });
+    match name {
+        "log" => server.health.log(),
+        "etcd" | "etcd-readiness" => server.health.store(&*server.store).await,
+        "kms-providers" => match server.encryption.get() {
+            Some(encryption) => encryption.check().await,
+            None => Ok(()),
+        },
+        "shutdown" => unless(server.closing.is_cancelled(), "process is shutting down"),
+        // That somebody answers; that caches are filled before anybody is listened to.
+        "ping" | "informer-sync" => Ok(()),
+        hook => unless(server.health.hooks().iter().any(|(name, done)| *name == hook && !done), "not finished"),
     }
-    if endpoint != "livez"
-        && let Some(encryption) = server.encryption.get()
-        && let Some(result) = encryption.check().await
-    {
-        checks.push(Check { name: "kms-providers", result });
-    }
-    checks.push(Check { name: "poststarthook/rbac/bootstrap-roles", result: unless(!started, "not finished") });
-    if endpoint == "readyz" {
-        let closing = server.closing.is_cancelled();
-        checks.push(Check { name: "shutdown", result: unless(closing, "process is shutting down") });
-    }
-    for check in &checks {
-        let status = if check.result.is_ok() { "success" } else { "error" };
-        server.metrics.health_checks.add([check.name, status, endpoint], 1);
-    }
-    checks
+}
+
+/// One of the checks that make up an endpoint's answer.
+async fn counted(server: &Server, endpoint: &str, name: &'static str) -> Result<(), String> {
+    let result = check(server, name).await;
+    let status = if result.is_ok() { "success" } else { "error" };
+    server.metrics.health_checks.add([name, status, endpoint], 1);
+    result
 }
 
 /// `/readyz?verbose&exclude=etcd` and friends, in upstream's format.
 pub async fn answer(server: &Server, endpoint: &str, rest: &[&str], query: &Query) -> Response<Body> {
-    let checks = checks(server, endpoint).await;
+    let checks = checks(server, endpoint);
     let say = |code, text: &str| text_response(code, TEXT, text.as_bytes().to_vec());
     if !rest.is_empty() {
         let name = rest.join("/");
-        return match checks.iter().find(|check| check.name == name) {
-            Some(Check { result: Err(why), .. }) => {
-                say(StatusCode::INTERNAL_SERVER_ERROR, &format!("internal server error: {why}\n"))
-            }
-            Some(_) => say(StatusCode::OK, "ok"),
-            None => not_found_page(),
+        if !checks.contains(&name.as_str()) {
+            return not_found_page();
+        }
+        return match check(server, &name).await {
+            Err(why) => say(StatusCode::INTERNAL_SERVER_ERROR, &format!("internal server error: {why}\n")),
+            Ok(()) => say(StatusCode::OK, "ok"),
         };
     }
     let asked = query.all("exclude");
-    let mut excluded: BTreeSet<&str> = asked.items().iter().map(canopus_api::Value::str).collect();
+    let excluded: BTreeSet<&str> = asked.items().iter().map(canopus_api::Value::str).collect();
+    let known: BTreeSet<&str> = checks.iter().copied().collect();
     let (mut text, mut bad) = (String::new(), false);
-    for Check { name, result } in &checks {
-        if excluded.remove(name) {
+    for name in checks {
+        if excluded.contains(name) {
             text += &format!("[+]{name} excluded: ok\n");
-        } else if result.is_ok() {
+        } else if counted(server, endpoint, name).await.is_ok() {
             text += &format!("[+]{name} ok\n");
         } else {
             bad = true;
             text += &format!("[-]{name} failed: reason withheld\n");
         }
     }
-    if !excluded.is_empty() {
-        let names: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
-        text += &format!("warn: some health checks cannot be excluded: no matches for {}\n", names.join(","));
+    let unknown: Vec<String> = excluded.difference(&known).map(|name| format!("{name:?}")).collect();
+    if !unknown.is_empty() {
+        text += &format!("warn: some health checks cannot be excluded: no matches for {}\n", unknown.join(","));
     }
     text += &format!("{endpoint} check {}\n", if bad { "failed" } else { "passed" });
     match (bad, query.has("verbose")) {
@@ -95,9 +95,9 @@ pub async fn metrics(server: &Server) -> String {
     let mut out = String::new();
     head.write("gauge", &mut out);
     for endpoint in ["healthz", "livez", "readyz"] {
-        for check in checks(server, endpoint).await {
-            let labels = labels(&["name", "type"], &[check.name, endpoint]);
-            sample(head.name, &labels, u8::from(check.result.is_ok()), &mut out);
+        for name in checks(server, endpoint) {
+            let good = counted(server, endpoint, name).await.is_ok();
+            sample(head.name, &labels(&["name", "type"], &[name, endpoint]), u8::from(good), &mut out);
         }
     }
     server.metrics.health_checks.write(&mut out);

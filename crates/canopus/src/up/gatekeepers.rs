@@ -227,6 +227,7 @@ impl Fronts {
     pub async fn run(self, server: &Arc<Server>, tasks: &TaskTracker, shutdown: &CancellationToken) -> Result<()> {
         let published = trust::publish(server, &self.clients, Some(&self.proxies)).await;
         published.map_err(|e| anyhow!("failed to publish how clients are recognized: {e}"))?;
+        server.health.finish(&[trust::HOOK]);
         let auth = &self.args.auth;
         let files =
             [&auth.tls_cert_file, &auth.tls_private_key_file, &auth.client_ca_file, &auth.requestheader_client_ca_file];

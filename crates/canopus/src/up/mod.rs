@@ -20,7 +20,7 @@ use canopus_apiserver::pki::Pki;
 use canopus_apiserver::runtime_config::RuntimeConfig;
 use canopus_apiserver::surroundings::{Surroundings, System};
 use canopus_apiserver::{
-    Server, Settings, admission, aggregator, bootstrap, compaction, http::serve, masters, service_ips,
+    Server, Settings, admission, aggregator, authn::trust, bootstrap, compaction, http::serve, masters, service_ips,
 };
 use canopus_client::kubeconfig;
 use canopus_store::Store;
@@ -162,6 +162,8 @@ async fn control_plane(
         listener.with_context(|| format!("failed to listen on {}:{}", args.bind_address, args.secure_port))?;
     audit::setup(&server, args, shutdown)?;
     audit::traces(&server, args, shutdown)?;
+    server.health.expect(aggregator::HOOKS);
+    server.health.expect(&[trust::HOOK]);
     let fronts = gatekeepers::setup(&server, &pki, args, address)?;
     tasks.spawn(serve::serve(server.clone(), listener, fronts.tls()?, shutdown.clone()));
     bootstrap::run(&server, address, args.secure_port)

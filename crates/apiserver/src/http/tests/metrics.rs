@@ -66,6 +66,18 @@ async fn health() {
     let verbose = text(&mut admin, "/readyz?verbose&exclude=etcd&exclude=x").await;
     assert!(verbose.contains("[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\n"), "{verbose}");
     assert!(verbose.ends_with("no matches for \"x\"\nreadyz check passed\n"), "{verbose}");
+    let hooks: Vec<&str> = verbose.lines().filter(|line| line.contains("poststarthook/")).collect();
+    assert!(hooks.len() > 5 && hooks.iter().all(|hook| hook.starts_with("[+]")), "{verbose}");
+    assert_eq!(text(&mut admin, "/readyz/poststarthook/rbac/bootstrap-roles").await, "ok");
+    let hook = "poststarthook/apiservice-registration-controller";
+    admin.server.health.expect(&[hook]);
+    for endpoint in ["healthz", "livez", "readyz"] {
+        let early = admin.get(&format!("/{endpoint}")).await;
+        assert_eq!(early.code, 500);
+        assert_eq!(admin.get(&format!("/{endpoint}?exclude={hook}")).await.code, 200);
+        assert_eq!(text(&mut admin, &format!("/{endpoint}/{hook}")).await, "internal server error: not finished\n");
+    }
+    admin.server.health.finish(&[hook]);
     admin.server.closing.cancel();
     let stopping = text(&mut admin, "/readyz?exclude=shutdown").await;
     assert_eq!(stopping, "ok");
