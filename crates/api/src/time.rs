@@ -35,6 +35,18 @@ impl Time {
         format!("{}.{:06}Z", &text[..text.len() - 1], self.0.rem_euclid(1_000_000))
     }
 
+    /// `Tue Nov  3 09:08:07 UTC 2026`, as `date` writes it.
+    pub fn unix_date(self) -> String {
+        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let days = self.unix().div_euclid(86400);
+        let (year, month, day) = civil_from_days(days);
+        let weekday = DAYS[days.rem_euclid(7) as usize];
+        let month = MONTHS[(month - 1) as usize];
+        let text = self.to_string();
+        format!("{weekday} {month} {day:2} {} UTC {year}", &text[text.len() - 9..text.len() - 1])
+    }
+
     /// Reads RFC 3339 with any offset and fraction; None when it is not.
     pub fn parse(text: &str) -> Option<Time> {
         let bytes = text.as_bytes();

@@ -260,19 +260,16 @@ pub fn version() -> Value {
     })
 }
 
-/// `/`: the paths there are.
-pub fn root_paths(table: &Table) -> Value {
+/// The paths there are of groups and documents.
+pub fn root_paths(table: &Table) -> Vec<String> {
     let mut paths = vec!["/api".to_string(), "/api/v1".into(), "/apis".into()];
     for group in table.groups().iter().filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
     }
     paths.extend(["/.well-known/openid-configuration", "/openid/v1/jwks"].map(String::from));
-    paths.extend(
-        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from),
-    );
-    paths.sort();
-    value!({"paths": paths})
+    paths.extend(["/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/version"].map(String::from));
+    paths
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub mod notes;
 pub mod openapi;
 pub mod outgoing;
 pub mod pki;
+pub mod port_range;
 pub mod reload;
 mod remembered;
 pub mod request_info;

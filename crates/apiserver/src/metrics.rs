@@ -4,7 +4,7 @@ pub mod atomic;
 pub mod authorization;
 mod caches;
 pub mod family;
-mod process;
+pub(crate) mod process;
 pub mod reloads;
 pub mod requests;
 

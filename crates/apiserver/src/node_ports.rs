@@ -1,19 +1,15 @@
 //! Ports of the node that Services are reached at. Each port in use is a key of its own in the store, made by
 //! compare-and-swap, so that two servers on one store cannot hand out the same one.
 
+use crate::port_range::PortRange;
 use crate::served::Served;
 use crate::server::Server;
 use canopus_api::{Errors, Field, Object, Result, Status, Value, View, value};
 use canopus_resources::core::service::needs_health_check;
 use canopus_store::{Change, Expect, Outcome, Write};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Upstream's default of `--service-node-port-range`.
-const RANGE: RangeInclusive<u16> = 30000..=32767;
-/// The first ports are left to those who ask for them: upstream's min(max(16, size/32), 128).
-const DYNAMIC: u16 = 30086;
 const PREFIX: &str = "/registry/ranges/servicenodeports/";
 /// How many random ports are tried before the range is searched.
 const GUESSES: u32 = 8;
@@ -35,29 +31,26 @@ pub fn held(service: &Value) -> BTreeSet<u16> {
 }
 
 /// Ports to try: random ones, then all in order, those for who asks last.
-fn candidates(random: u128) -> impl Iterator<Item = u16> {
-    let span = u128::from(*RANGE.end() - DYNAMIC + 1);
-    let guesses = (0..GUESSES).map(move |i| DYNAMIC + ((random >> (i * 12)) % span) as u16);
-    guesses.chain(DYNAMIC..=*RANGE.end()).chain(*RANGE.start()..DYNAMIC)
+fn candidates(range: PortRange, random: u128) -> impl Iterator<Item = u16> {
+    let dynamic = range.dynamic();
+    let span = u128::from(range.last - dynamic) + 1;
+    let guesses = (0..GUESSES).map(move |i| dynamic + ((random >> (i * 12)) % span) as u16);
+    // 0 is no port.
+    guesses.chain(dynamic..=range.last).chain(range.first..dynamic).filter(|port| *port != 0)
 }
 
 /// Why a port was not given.
 enum Refused {
     Taken,
-    OutOfRange,
+    OutOf(PortRange),
 }
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Refused::Taken => f.write_str("provided port is already allocated"),
-            Refused::OutOfRange => {
-                let range = (RANGE.start(), RANGE.end());
-                write!(
-                    f,
-                    "provided port is not in the valid range. The range of valid ports is {}-{}",
-                    range.0, range.1
-                )
+            Refused::OutOf(range) => {
+                write!(f, "provided port is not in the valid range. The range of valid ports is {range}")
             }
         }
     }
@@ -74,8 +67,9 @@ struct Taking<'a> {
 
 impl Taking<'_> {
     async fn this(&mut self, port: u16) -> Result<std::result::Result<(), Refused>> {
-        if !RANGE.contains(&port) {
-            return Ok(Err(Refused::OutOfRange));
+        let range = self.server.settings.node_ports;
+        if !range.ports().contains(&port) {
+            return Ok(Err(Refused::OutOf(range)));
         }
         if self.taken.contains(&port) || !self.server.take_port(port, &self.owner, self.dry_run).await? {
             return Ok(Err(Refused::Taken));
@@ -85,7 +79,7 @@ impl Taking<'_> {
     }
 
     async fn any(&mut self) -> Result<u16> {
-        for port in candidates(self.server.surroundings.random()) {
+        for port in candidates(self.server.settings.node_ports, self.server.surroundings.random()) {
             if self.this(port).await?.is_ok() {
                 return Ok(port);
             }
@@ -279,8 +273,12 @@ mod tests {
 
     #[test]
     fn every_port_is_a_candidate() {
-        let all: BTreeSet<u16> = candidates(u128::MAX / 3).collect();
-        assert_eq!((all.first(), all.last(), all.len()), (Some(&30000), Some(&32767), 2768));
+        for (range, expected) in
+            [("30000-32767", (30000, 32767, 2768)), ("0-65535", (1, 65535, 65535)), ("9", (9, 9, 1))]
+        {
+            let all: BTreeSet<u16> = candidates(range.parse().unwrap(), u128::MAX / 3).collect();
+            assert_eq!((*all.first().unwrap(), *all.last().unwrap(), all.len()), expected);
+        }
     }
 
     #[tokio::test]
@@ -320,6 +318,20 @@ mod tests {
         create("late", asked(port)).await.unwrap();
         api.delete(&at("late"), &DeleteOptions::default()).await.unwrap();
         create("later", asked(port)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn out_of_the_range_that_was_given() {
+        let settings = crate::Settings { node_ports: "8000".parse().unwrap(), ..Default::default() };
+        let server = crate::testing::server_with(settings).await;
+        let api = LocalApi::shared(server.clone(), User::new("admin", &[MASTERS]), "tests");
+        let at = Target::new(&Gvr::new("", "v1", "services"), "default", "");
+        let create = async |name: &str| {
+            let service = service(name, value!({"type": "NodePort", "ports": [{"port": 80}]}));
+            api.create(&at, service, &WriteOptions::default()).await.map(|made| made.value())
+        };
+        assert_eq!(create("a").await.unwrap()["spec"]["ports"][0]["nodePort"].int(), 8000);
+        assert!(create("b").await.unwrap_err().message.contains("range is full"));
     }
 
     #[tokio::test]

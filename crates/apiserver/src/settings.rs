@@ -1,8 +1,10 @@
 //! What the operator decides about the server; the defaults are upstream's.
 
 use crate::admission::pod_security;
+use crate::port_range::PortRange;
 use crate::runtime_config::RuntimeConfig;
 use canopus_api::gates::Gates;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[derive(Clone, Debug)]
@@ -28,6 +30,10 @@ pub struct Settings {
     pub max_requests_inflight: usize,
     /// How many requests that change something are handled at once (--max-mutating-requests-inflight).
     pub max_mutating_requests_inflight: usize,
+    /// Where Services' node ports come from (--service-node-port-range).
+    pub node_ports: PortRange,
+    /// The flags of the command line and what they are set to, for `/flagz`.
+    pub flags: BTreeMap<String, String>,
 }
 
 impl Default for Settings {
@@ -44,6 +50,8 @@ impl Default for Settings {
             priority_and_fairness: true,
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
+            node_ports: PortRange::default(),
+            flags: BTreeMap::new(),
         }
     }
 }

@@ -159,6 +159,10 @@ impl<'a> Clause<'a> {
 
     fn matches(&self, encoding: Encoding) -> bool {
         let (main, sub) = encoding.media_type().split_once('/').unwrap_or_default();
+        self.is(main, sub)
+    }
+
+    fn is(&self, main: &str, sub: &str) -> bool {
         (self.main == main && (self.sub == sub || self.sub == "*")) || (self.main == "*" && self.sub == "*")
     }
 
@@ -213,6 +217,41 @@ pub fn accept(headers: &HeaderMap, query_pretty: &str, offer: Offer) -> Result<A
         }
     }
     Err(Status::not_acceptable(&offer.types()))
+}
+
+/// How a page for people is sent: as text (None), or as an object of one of the `versions` of its kind in `config.k8s.io`.
+pub fn page<'a>(
+    headers: &HeaderMap,
+    kind: &str,
+    versions: &[&'a str],
+    cbor: bool,
+) -> Result<Option<(Accept, &'a str)>> {
+    let text = header(headers);
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let of_kind = |clause: &Clause| {
+        let named = clause.parameter("as") == Some(kind) && clause.parameter("g") == Some("config.k8s.io");
+        versions.iter().find(|version| named && clause.parameter("v") == Some(version)).copied()
+    };
+    for clause in clauses(text) {
+        if ["stream", "sv"].iter().any(|name| clause.parameter(name).is_some()) {
+            continue;
+        }
+        let served = [(Encoding::Json, true), (Encoding::Yaml, true), (Encoding::Cbor, cbor)];
+        let served = served.into_iter().find(|(encoding, served)| *served && clause.matches(*encoding));
+        if let (Some((encoding, _)), Some(version)) = (served, of_kind(&clause)) {
+            let gzip = compress::accepted(headers);
+            let pretty = clause.parameter("pretty") == Some("1");
+            return Ok(Some((Accept { encoding, gzip, pretty, ..Accept::JSON }, version)));
+        }
+        let plain = !["as", "g", "v"].iter().any(|name| clause.parameter(name).is_some());
+        if plain && clause.is("text", "plain") {
+            return Ok(None);
+        }
+    }
+    let types = "application/json, application/yaml, text/plain";
+    Err(Status::not_acceptable(&if cbor { format!("{types}, {CBOR}") } else { types.into() }))
 }
 
 /// What a body may be, as those are told who send another.
@@ -322,5 +361,28 @@ mod tests {
         assert_eq!(of(format!("application/json,application/json;{v2}")), Some(Encoding::Json));
         assert_eq!(of(format!("application/vnd.kubernetes.protobuf;{v2},application/json")), Some(Encoding::Protobuf));
         assert_eq!(of("application/json".into()), None);
+    }
+
+    #[test]
+    fn pages_for_people() {
+        let object = "application/json;as=Statusz;g=config.k8s.io;v=v1beta1";
+        for (text, expected) in [
+            ("", Some("text")),
+            ("*/*", Some("text")),
+            ("text/html, text/*", Some("text")),
+            ("application/json", None),
+            ("application/json, text/plain;q=0.1", Some("text")),
+            (object, Some("v1beta1")),
+            (&object.replace("v1beta1", "v1alpha1"), Some("v1alpha1")),
+            (&object.replace("v1beta1", "v1"), None),
+            (&object.replace("Statusz", "Flagz"), None),
+            (&object.replace("json", "yaml"), Some("v1beta1")),
+            (&object.replace("json", "cbor"), None),
+            ("text/plain;as=Statusz;g=config.k8s.io;v=v1beta1", None),
+        ] {
+            let found = page(&headers(text), "Statusz", &["v1alpha1", "v1beta1"], false);
+            let found = found.ok().map(|found| found.map_or("text", |(_, version)| version));
+            assert_eq!(found, expected, "{text}");
+        }
     }
 }

@@ -21,6 +21,15 @@ fn checks(server: &Server, endpoint: &str) -> Vec<&'static str> {
     checks
 }
 
+/// The paths of all of them.
+pub fn paths(server: &Server) -> Vec<String> {
+    let of = |endpoint: &str| {
+        let each = checks(server, endpoint).into_iter().map(move |name| format!("/{endpoint}/{name}"));
+        each.chain([format!("/{endpoint}")]).collect::<Vec<_>>()
+    };
+    ["healthz", "livez", "readyz"].into_iter().flat_map(of).collect()
+}
+
 async fn check(server: &Server, name: &str) -> Result<(), String> {
     let unless = |bad: bool, why: &str| if bad { Err(why.to_string()) } else { Ok(()) };
     match name {

@@ -19,6 +19,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod zpages;
 
 pub use body::{Body, empty, full};
 pub(crate) use compress::accepted as takes_gzip;
@@ -30,7 +31,7 @@ use crate::request_info::{self, RequestInfo};
 use crate::server::{Server, TokenIssuer};
 use crate::user::User;
 use crate::{aggregator, audit, authn, discovery, metrics, notes, openapi};
-use canopus_api::{Result, Status, Value, json};
+use canopus_api::{Result, Status, Value, json, value};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
@@ -305,7 +306,11 @@ async fn other(server: &Arc<Server>, call: &Call) -> Result<Response<Body>> {
         ["openapi", "v3", rest @ ..] => {
             openapi::answer(&server.catalog.table(), &call.headers, rest, &call.query.get("hash"))
         }
-        [""] => Ok(json_response(json::to_vec(&discovery::root_paths(&server.catalog.table())))),
+        [""] => Ok(json_response(json::to_vec(&value!({"paths": zpages::paths(server)})))),
+        [name] => match zpages::Page::find(server, name) {
+            Some(page) => zpages::answer(server, &call.headers, page),
+            None => Ok(not_found_page()),
+        },
         _ => Ok(not_found_page()),
     }
 }

@@ -38,19 +38,24 @@ fn max_files() -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
 }
 
+/// When the process was started, in seconds since 1970.
+pub fn started() -> Option<f64> {
+    let ticks = stat().get(19).copied()?;
+    Some(boot_time()? + ticks / TICKS)
+}
+
 pub fn write(out: &mut String) {
     let stat = stat();
     let field = |i: usize| stat.get(i).copied();
     // proc(5) counts from 1, and these begin with its third.
     let cpu = field(11).zip(field(12)).map(|(user, system)| (user + system) / TICKS);
-    let started = boot_time().zip(field(19)).map(|(boot, ticks)| boot + ticks / TICKS);
     let files = std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as f64);
     gauge("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", cpu, "counter", out);
     gauge("process_max_fds", "Maximum number of open file descriptors.", max_files(), "gauge", out);
     gauge("process_open_fds", "Number of open file descriptors.", files, "gauge", out);
     gauge("process_resident_memory_bytes", "Resident memory size in bytes.", size("VmRSS:"), "gauge", out);
     let help = "Start time of the process since unix epoch in seconds.";
-    gauge("process_start_time_seconds", help, started, "gauge", out);
+    gauge("process_start_time_seconds", help, started(), "gauge", out);
     gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", size("VmSize:"), "gauge", out);
     build_info(out);
 }

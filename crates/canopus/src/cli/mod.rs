@@ -12,7 +12,9 @@ mod uninstall;
 mod up;
 mod version;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,7 +77,7 @@ impl DataDir {
 /// Reads the command line and carries it out. Exit status: 0 all is well, 1 it failed, 2 wrong usage (of kubectl, 1); of
 /// `kubectl exec` the command's own.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return misused(&error),
     };
@@ -97,6 +99,27 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(line)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    if let (Command::Up(args), Some((name, matches))) = (&mut cli.command, matches.subcommand()) {
+        args.flags = command.find_subcommand(name).map(|up| flags(up, matches)).unwrap_or_default();
+    }
+    Ok(cli)
+}
+
+/// What every flag of a command is set to; "" if it is not.
+fn flags(command: &clap::Command, matches: &ArgMatches) -> BTreeMap<String, String> {
+    let value = |arg: &clap::Arg| {
+        let name = arg.get_long()?;
+        let id = arg.get_id().as_str();
+        let all = matches.try_get_raw(id).ok()?.into_iter().flatten().map(|value| value.to_string_lossy());
+        Some((name.to_string(), all.collect::<Vec<_>>().join(",")))
+    };
+    command.get_arguments().filter(|arg| arg.get_id() != "help").filter_map(value).collect()
 }
 
 /// Says what is wrong with the command line, or what help was asked for. kubectl's exit status for wrong usage is 1.
@@ -122,7 +145,8 @@ pub mod testing {
 
     /// The arguments of `canopus up LINE`.
     pub fn up_args(line: &str) -> UpArgs {
-        match Cli::parse_from(["canopus", "up"].into_iter().chain(line.split_whitespace())).command {
+        let line = ["canopus", "up"].into_iter().chain(line.split_whitespace());
+        match parse(line.map(OsString::from)).unwrap().command {
             Command::Up(args) => *args,
             _ => unreachable!("the line begins with up"),
         }
@@ -132,6 +156,14 @@ pub mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_as_they_are_set() {
+        let args = testing::up_args("--secure-port 7443 --feature-gates A=true,B=false --tls-san x");
+        let shown = |name: &str| args.flags[name].as_str();
+        let set = ["secure-port", "feature-gates", "tls-san", "service-node-port-range", "node-name"].map(shown);
+        assert_eq!(set, ["7443", "A=true,B=false", "x", "30000-32767", ""]);
+    }
 
     /// Every command, by its full name.
     fn all(command: &clap::Command, prefix: &str, out: &mut Vec<(String, clap::Command)>) {

@@ -3,8 +3,10 @@
 use super::auth::{AuditArgs, AuthArgs, AuthzArgs};
 use super::{CGROUP_ROOT, DataDir};
 use anyhow::Result;
+use canopus_apiserver::port_range::PortRange;
 use canopus_node::eviction::{self, Thresholds};
 use clap::{ArgAction, Args};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -85,12 +87,18 @@ pub struct UpArgs {
     /// Addresses of Services
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16", help_heading = "Network")]
     pub service_cluster_ip_range: String,
+    /// Ports of nodes that Services of types NodePort and LoadBalancer are given
+    #[arg(long, value_name = "FIRST-LAST", default_value_t = PortRange::default(), help_heading = "Network")]
+    pub service_node_port_range: PortRange,
     /// DNS domain of the cluster
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", help_heading = "Network")]
     pub cluster_domain: String,
     /// Port of the node's address that cluster DNS listens on; pods ask it by its Service, on port 53
     #[arg(long, value_name = "PORT", default_value_t = 10053, help_heading = "Network")]
     pub dns_port: u16,
+    /// All of these as `/flagz` shows them.
+    #[arg(skip)]
+    pub flags: BTreeMap<String, String>,
 }
 
 /// An etcd to use in place of the built-in store.

@@ -241,6 +241,8 @@ fn settings(args: &UpArgs) -> Result<Settings> {
         max_requests_inflight: args.max_requests_inflight,
         max_mutating_requests_inflight: args.max_mutating_requests_inflight,
         pod_security,
+        node_ports: args.service_node_port_range,
+        flags: args.flags.clone(),
     })
 }
 

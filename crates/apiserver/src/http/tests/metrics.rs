@@ -85,3 +85,28 @@ async fn health() {
     assert!(slis.contains("kubernetes_healthcheck{name=\"shutdown\",type=\"readyz\"} 0"), "{slis}");
     assert!(slis.contains("kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"livez\"} "), "{slis}");
 }
+
+#[tokio::test]
+async fn pages_for_people() {
+    let features = canopus_api::gates::Gates::parse("ComponentFlagz=false").unwrap();
+    let mut settings = Settings { features, ..Settings::default() };
+    let mut admin = Client::with("admin", "system:masters", settings.clone()).await;
+    let shown = text(&mut admin, "/statusz").await;
+    let paths = "/healthz /livez /metrics /readyz /version\n";
+    assert!(shown.starts_with("\napiserver statusz\nWarning: ") && shown.ends_with(paths), "{shown}");
+    assert_eq!(admin.get("/flagz").await.code, 404);
+    assert!(text(&mut admin, "/").await.contains("\"/readyz/poststarthook/rbac/bootstrap-roles\""));
+
+    settings.features = Default::default();
+    settings.flags.insert("secure-port".into(), "6443".into());
+    let mut admin = Client::with("admin", "system:masters", settings).await;
+    assert!(text(&mut admin, "/flagz").await.contains("\nsecure-port"));
+    let accept = [("accept", "application/json;as=Flagz;g=config.k8s.io;v=v1alpha1")];
+    let page = admin.send("GET", "/flagz", &accept, "").await;
+    assert!(page.headers["warning"].to_str().unwrap().contains("This version of the flagz endpoint is deprecated"));
+    let expected = r#"{"apiVersion":"config.k8s.io/v1alpha1","flags":{"secure-port":"6443"},"kind":"Flagz","metadata":{"name":"apiserver"}}"#;
+    assert_eq!(String::from_utf8_lossy(&page.body).trim_end(), expected);
+    assert_eq!(admin.send("GET", "/flagz", &[("accept", "application/json")], "").await.code, 406);
+    let mut nobody = Client::of(admin.server.clone(), "jane", "dev").await;
+    assert_eq!(nobody.get("/statusz").await.code, 403);
+}
