@@ -1,6 +1,6 @@
 //! `schema`: what the schema work of one write of a pod costs: decoding, defaults, managedFields, patches.
 
-use canopus_api::managed::{FieldManager, OneVersion};
+use canopus_api::managed::{FieldManager, OneVersion, Reset};
 use canopus_api::{Gvk, Time, Value, json, patch, schema, value};
 use canopus_benches::Report;
 use canopus_schema::Type;
@@ -41,7 +41,7 @@ fn status() -> Value {
 }
 
 fn manager(ty: &'static Type, name: &'static str, subresource: &'static str) -> FieldManager<'static> {
-    let reset: &[&[&str]] = if subresource.is_empty() { &[&["status"]] } else { &[&["spec"]] };
+    let reset = Reset::But(if subresource.is_empty() { &[&["status"]] } else { &[&["spec"]] });
     FieldManager {
         ty: ty.into(),
         api_version: "v1",

@@ -168,7 +168,7 @@ impl FieldManager<'_> {
     ) -> std::result::Result<Applied, Failure> {
         let merged = merge(self.ty, live, config).map_err(|e| plain(format!("failed to merge config: {e}")))?;
         let mut owned = field_set(self.ty, config);
-        self.reset.iter().for_each(|path| owned.remove_field(path));
+        self.reset.filter(&mut owned);
         let mut mine = Entry { set: owned, ..self.entry(self.manager, Operation::Apply) };
         let last = entries.iter().position(|e| e.same_manager(&mine)).map(|at| entries.remove(at));
         let object = match &last {

@@ -1,6 +1,7 @@
 //! What changed between two versions of an object, as sets of fields (structured-merge-diff's `Compare`).
 
 use super::list::item_keys;
+use super::reset::Reset;
 use super::set::{Set, field};
 use crate::schema::{Atom, ItemKind, Schema};
 use crate::value::{Map, Value};
@@ -38,10 +39,10 @@ impl Delta {
         out
     }
 
-    /// Forgets the fields at `paths` and everything below them.
-    pub fn without(mut self, paths: &[&[&str]]) -> Delta {
+    /// Forgets what nobody may own.
+    pub fn without(mut self, reset: Reset) -> Delta {
         for set in [&mut self.added, &mut self.modified, &mut self.removed] {
-            paths.iter().for_each(|path| set.remove_field(path));
+            reset.filter(set);
         }
         self
     }

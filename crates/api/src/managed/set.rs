@@ -124,6 +124,11 @@ impl Set {
         remove_field(&mut self.0, names);
     }
 
+    /// Keeps only the fields at `paths`, whose parts may be `*`, with everything below them, and the members on the way.
+    pub fn keep_fields(&mut self, paths: &[&[&str]]) {
+        self.0 = keep_fields(&self.0, paths);
+    }
+
     /// Every member's path as text (`.spec.replicas`), in upstream's order: the members of a node before its children.
     pub fn paths(&self) -> Vec<String> {
         let mut out = Vec::new();
@@ -320,6 +325,29 @@ fn remove_field(map: &mut Map, names: &[&str]) {
     }
 }
 
+fn keep_fields(map: &Map, paths: &[&[&str]]) -> Map {
+    let mut kept = Map::new();
+    for (step, node) in map.iter().filter(|(step, _)| *step != SELF) {
+        let leads = |path: &&[&str]| path.first().is_some_and(|first| *first == "*" || *step == field(first));
+        let rest: Vec<&[&str]> = paths.iter().copied().filter(leads).map(|path| &path[1..]).collect();
+        if rest.is_empty() {
+            continue;
+        }
+        let Some(below) = node.as_object().filter(|_| !rest.iter().any(|path| path.is_empty())) else {
+            kept.insert(step.clone(), node.clone());
+            continue;
+        };
+        let mut left = keep_fields(below, &rest);
+        match (is_member(below), left.is_empty()) {
+            (false, true) => continue,
+            (true, false) => drop(left.insert(SELF, Value::object())),
+            _ => {}
+        }
+        kept.insert(step.clone(), Value::Object(left));
+    }
+    kept
+}
+
 fn collect_paths(map: &Map, prefix: &str, out: &mut Vec<String>) {
     let nodes =
         || map.iter().filter(|(step, _)| *step != SELF).filter_map(|(s, v)| v.as_object().map(|node| (s, node)));
@@ -456,6 +484,25 @@ mod tests {
         s.remove_field(&["spec", "x"]);
         s.remove_field(&["nope", "x"]);
         assert_eq!(text(&s), r#"{"f:spec":{}}"#);
+    }
+
+    #[test]
+    fn some_fields_alone_may_be_kept() {
+        let all = r#"{"f:metadata":{"f:labels":{"f:a":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":{".":{},"f:image":{},
+            "f:resources":{".":{},"f:limits":{"f:cpu":{}}}},"k:{\"name\":\"b\"}":{"f:image":{}}},"f:x":{}}}"#;
+        let cases: &[(&[&[&str]], &str)] = &[
+            (
+                &[&["spec", "containers", "*", "resources"], &["spec", "initContainers", "*", "resources"]],
+                r#"{"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":{".":{},"f:resources":{".":{},"f:limits":{"f:cpu":{}}}}}}}"#,
+            ),
+            (&[&["spec", "x"], &["metadata"]], r#"{"f:metadata":{"f:labels":{"f:a":{}}},"f:spec":{"f:x":{}}}"#),
+            (&[&["status"]], "{}"),
+        ];
+        for (paths, expected) in cases {
+            let mut s = set(all);
+            s.keep_fields(paths);
+            assert_eq!(text(&s), *expected);
+        }
     }
 
     fn paths() -> impl Strategy<Value = Vec<Vec<CompactString>>> {

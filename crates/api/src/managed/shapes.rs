@@ -3,6 +3,7 @@
 //! does not even depend on the manager).
 
 use super::list::item_key;
+use super::reset::Reset;
 use super::set::Set;
 use crate::schema::{Atom, Schema};
 use crate::value::{Map, Value};
@@ -17,7 +18,7 @@ const LARGEST: usize = 16 << 10;
 static SHAPES: Mutex<BTreeMap<Box<[u8]>, Set>> = Mutex::new(BTreeMap::new());
 
 /// The set of a new object of this type, from memory or by `make`. `reset` belongs to what tells shapes apart.
-pub(super) fn remembered(ty: Schema, reset: &[&[&str]], new: &Value, make: impl FnOnce() -> Set) -> Set {
+pub(super) fn remembered(ty: Schema, reset: Reset, new: &Value, make: impl FnOnce() -> Set) -> Set {
     let Some(shape) = shape(ty, reset, new) else { return make() };
     if let Some(known) = SHAPES.lock().get(&*shape) {
         return known.clone();
@@ -32,9 +33,11 @@ pub(super) fn remembered(ty: Schema, reset: &[&[&str]], new: &Value, make: impl 
 }
 
 /// None for what is large, or out of the ordinary.
-fn shape(ty: Schema, reset: &[&[&str]], value: &Value) -> Option<Vec<u8>> {
+fn shape(ty: Schema, reset: Reset, value: &Value) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(2048);
-    for path in reset {
+    // Those who may own little make nothing new.
+    let Reset::But(paths) = reset else { return None };
+    for path in paths {
         path.iter().for_each(|name| word(name, &mut out));
         out.push(b'!');
     }
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn shapes_tell_apart_what_sets_tell_apart() {
-        let of = |value: Value| shape(deployment().into(), &[&["status"]], &value);
+        let of = |value: Value| shape(deployment().into(), Reset::But(&[&["status"]]), &value);
         let spec = |spec: Value| of(value!({"spec": spec}));
         let containers = |list: Value| spec(value!({"template": {"spec": {"containers": list}}}));
         let owned_by = |owner: Value| of(value!({"metadata": {"ownerReferences": [owner]}}));

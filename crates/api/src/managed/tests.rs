@@ -1,4 +1,4 @@
-use super::{FieldManager, OneVersion, Versions, keep_times_if_unchanged};
+use super::{FieldManager, OneVersion, Reset, Versions, keep_times_if_unchanged};
 use crate::api::Gvk;
 use crate::json;
 use crate::schema::testing::deployment;
@@ -7,7 +7,7 @@ use crate::time::Time;
 use crate::value;
 use crate::value::Value;
 
-const STATUS: &[&[&str]] = &[&["status"]];
+const STATUS: Reset = Reset::But(&[&["status"]]);
 
 fn writer(manager: &str, at: i64) -> FieldManager<'_> {
     FieldManager {
@@ -99,7 +99,7 @@ fn a_pod_of_upstreams_type() {
         value!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}], "containerStatuses": [{"name": "c", "ready": true}],
             "conditions": [{"type": "Ready", "status": "True"}]}),
     );
-    writer("kubelet", "status", &[&["spec"]]).update(Some(&old), &mut running);
+    writer("kubelet", "status", Reset::But(&[&["spec"]])).update(Some(&old), &mut running);
     assert_eq!(
         owners(&running),
         [
@@ -158,8 +158,11 @@ fn status_writes_are_the_subresources() {
     let mut new = old.clone();
     new.set_path(&["status", "replicas"], 1);
     new.set_path(&["status", "conditions"], value!([{"type": "Available", "status": "True"}]));
-    let manager =
-        FieldManager { subresource: "status", reset: &[&["spec"], &["metadata", "labels"]], ..writer("controller", 4) };
+    let manager = FieldManager {
+        subresource: "status",
+        reset: Reset::But(&[&["spec"], &["metadata", "labels"]]),
+        ..writer("controller", 4)
+    };
     let mut through_main = new.clone();
     writer("a", 4).update(Some(&old), &mut through_main);
     assert_eq!(owners(&through_main), owners(&old), "the main resource never owns status");
@@ -448,7 +451,7 @@ proptest::proptest! {
 #[test]
 fn what_nobody_knows_the_form_of_is_one_thing() {
     let revision = canopus_schema::kind("apps", "v1", "ControllerRevision").unwrap().get();
-    let writer = FieldManager { ty: revision.into(), reset: &[], ..writer("m", 1) };
+    let writer = FieldManager { ty: revision.into(), reset: Reset::NOTHING, ..writer("m", 1) };
     let mut object = value!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "r"},
         "data": {"spec": {"x": 1}}, "revision": 1});
     writer.update(None, &mut object);

@@ -2,6 +2,7 @@
 
 use super::delta::Delta;
 use super::entry::{self, Entry, Operation};
+use super::reset::Reset;
 use super::set::Set;
 use super::shapes;
 use crate::schema::{Schema, zero};
@@ -37,8 +38,8 @@ pub struct FieldManager<'a> {
     /// The fieldManager, or the start of the user agent. "" is "unknown".
     pub manager: &'a str,
     pub subresource: &'a str,
-    /// Fields that a write of this (sub)resource never owns, with all below them: `["status"]`.
-    pub reset: &'a [&'a [&'a str]],
+    /// Fields that a write of this (sub)resource never owns.
+    pub reset: Reset<'a>,
     pub versions: &'a dyn Versions,
     pub now: Time,
 }

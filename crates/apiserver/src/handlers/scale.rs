@@ -8,7 +8,7 @@ use crate::admission::{Operation, Options, Request};
 use crate::served::Served;
 use crate::server::Server;
 use crate::user::User;
-use canopus_api::managed::{FieldManager, OneVersion, parent_managed_fields, scale_managed_fields};
+use canopus_api::managed::{FieldManager, OneVersion, Reset, parent_managed_fields, scale_managed_fields};
 use canopus_api::schema::Schema;
 use canopus_api::{Errors, Field, Gvk, Object, Patch, Result, Status, Target, Value, WriteOptions, patch};
 use canopus_resources::Context;
@@ -95,7 +95,7 @@ impl Server {
             api_version: API_VERSION,
             manager: &options.field_manager,
             subresource: "scale",
-            reset: &[],
+            reset: Reset::NOTHING,
             versions: &OneVersion,
             now: self.surroundings.now(),
         };

@@ -8,7 +8,7 @@ use crate::served::Served;
 use crate::server::{Server, TokenClaims};
 use crate::user::User;
 use canopus_api::api::split_api_version;
-use canopus_api::managed::{FieldManager, OneVersion};
+use canopus_api::managed::{FieldManager, OneVersion, Reset};
 use canopus_api::schema::complete;
 use canopus_api::{Errors, Field, Gvk, Gvr, Object, Result, Status, Target, Value, WriteOptions, value};
 use canopus_resources::authentication::tokenrequest;
@@ -39,7 +39,7 @@ impl Server {
             api_version: &gvk.api_version(),
             manager: &options.field_manager,
             subresource: &target.subresource,
-            reset: &[],
+            reset: Reset::NOTHING,
             versions: &OneVersion,
             now: self.surroundings.now(),
         }
