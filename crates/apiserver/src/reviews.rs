@@ -1,5 +1,6 @@
 //! Requests in the form of objects: who am I, may I, is this token good. Answered and forgotten.
 
+use crate::authn;
 use crate::authz::chain::aggregate;
 use crate::authz::{Attributes, Decision};
 use crate::handlers::Written;
@@ -140,7 +141,11 @@ impl Server {
         };
         let mut why = Vec::new();
         for authenticator in &gates.authenticators {
-            match authenticator.review(token, &asked) {
+            let mut answer = authenticator.review(token, &asked);
+            if answer.is_err() && authn::caught_up(self, &**authenticator, token).await {
+                answer = authenticator.review(token, &asked);
+            }
+            match answer {
                 Ok(None) => {}
                 // Who knows of no audiences speaks for the API server's own.
                 Ok(Some((user, good_for))) if good_for.is_empty() => {

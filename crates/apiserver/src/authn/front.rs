@@ -2,7 +2,7 @@
 //! who shows no credentials at all is anonymous, if that is allowed.
 
 use super::request_header::Headers;
-use super::{Credentials, Unauthenticated};
+use super::{Authenticator, Credentials, Unauthenticated};
 use crate::server::Server;
 use crate::user::User;
 use base64::Engine;
@@ -80,7 +80,14 @@ async fn find(
     let credentials = Credentials { certificates, token: token.as_deref(), headers };
     let mut user = None;
     for authenticator in &gates.authenticators {
-        match authenticator.authenticate(&credentials) {
+        let mut answer = authenticator.authenticate(&credentials);
+        if answer.is_err()
+            && let Some(token) = &token
+            && caught_up(server, &**authenticator, token).await
+        {
+            answer = authenticator.authenticate(&credentials);
+        }
+        match answer {
             Ok(None) => {}
             Ok(found) => {
                 user = found;
@@ -118,6 +125,26 @@ async fn find(
     STANDARD.strip(headers);
     gates.authenticators.iter().for_each(|a| a.strip(headers));
     Ok(user)
+}
+
+/// What tokens may be bound to.
+const BOUND: [&str; 4] = ["serviceaccounts", "secrets", "pods", "nodes"];
+
+/// Whether it is worth to ask again about a token that was refused: where several servers write to the store, their writes
+/// may not have reached this one's caches, which have caught up now (upstream asks the API for what its views don't have).
+/// Who waits at the same moment asks the store together.
+pub(crate) async fn caught_up(server: &Server, authenticator: &dyn Authenticator, token: &str) -> bool {
+    if !server.store.shared() || !authenticator.misses(token) {
+        return false;
+    }
+    let Ok(newest) = server.newest().await else { return false };
+    for plural in BOUND {
+        let Ok(cache) = server.cache("", "v1", plural) else { continue };
+        if server.wait_for(&cache, newest).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 const EXTRA_SPACE: &str =

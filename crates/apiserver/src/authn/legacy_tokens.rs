@@ -1,7 +1,7 @@
 //! Tokens that live in Secrets of type `kubernetes.io/service-account-token` and never expire (upstream `serviceaccount.NewLegacyValidator`).
 
 use super::jwt::{self, PublicKey};
-use super::tokens::{BoundObjects, Keys, service_account};
+use super::tokens::{BoundObjects, Keys, has, service_account};
 use super::{Authenticator, Credentials, Reviewed, Unauthenticated};
 use crate::notes;
 use crate::user::User;
@@ -22,6 +22,13 @@ pub struct LegacyTokens {
 }
 
 impl LegacyTokens {
+    /// Whether the Secret has this very token.
+    fn is_kept(&self, namespace: &str, secret: &str, token: &str) -> bool {
+        let secret = self.objects.secrets.get(namespace, secret);
+        let kept = secret.and_then(|secret| STANDARD.decode(secret.value()["data"]["token"].str()).ok());
+        kept.is_some_and(|kept| verify_slices_are_equal(&kept, token.as_bytes()).is_ok())
+    }
+
     fn check(&self, token: &str) -> Result<Option<Arc<User>>, Unauthenticated> {
         match jwt::unverified_claims(token) {
             Some(claims) if claims["iss"].str() == ISSUER => {}
@@ -53,8 +60,7 @@ impl LegacyTokens {
         }
         let secret = self.objects.secrets.get(namespace, secret_name).filter(|s| !s.facts.deleting);
         let secret = secret.ok_or_else(|| bad("Token has been invalidated"))?;
-        let kept = STANDARD.decode(secret.value()["data"]["token"].str()).unwrap_or_default();
-        if verify_slices_are_equal(&kept, token.as_bytes()).is_err() {
+        if !self.is_kept(namespace, secret_name, token) {
             return Err(bad("Token does not match server's copy"));
         }
         let account = self.objects.accounts.get(namespace, name);
@@ -85,6 +91,17 @@ impl LegacyTokens {
 }
 
 impl Authenticator for LegacyTokens {
+    fn misses(&self, token: &str) -> bool {
+        if jwt::unverified_claims(token).is_none_or(|claims| claims["iss"].str() != ISSUER) {
+            return false;
+        }
+        let Ok(claims) = jwt::verify(&self.keys, token) else { return false };
+        let claim = |name: &str| claims[format!("kubernetes.io/serviceaccount/{name}").as_str()].str();
+        let (namespace, objects) = (claim("namespace"), &self.objects);
+        let (name, uid) = (claim("service-account.name"), claim("service-account.uid"));
+        !has(&*objects.accounts, namespace, name, uid) || !self.is_kept(namespace, claim("secret.name"), token)
+    }
+
     fn authenticate(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Unauthenticated> {
         credentials.token.map_or(Ok(None), |token| self.check(token))
     }

@@ -13,6 +13,7 @@ pub mod tokens;
 pub mod trust;
 pub mod webhook;
 
+pub(crate) use front::caught_up;
 pub use front::{Anonymous, authenticate};
 
 use crate::server::Server;
@@ -39,6 +40,12 @@ pub trait Authenticator: Send + Sync + 'static {
     /// Answers the user and the audiences the token is good for; no audiences means those of the API server.
     fn review(&self, _token: &str, _audiences: &[String]) -> Result<Option<Reviewed>, Unauthenticated> {
         Ok(None)
+    }
+
+    /// Whether a token is good but for an object that the server's caches don't have (yet): another server may have made it
+    /// a moment ago. Asked only of tokens that were refused.
+    fn misses(&self, _token: &str) -> bool {
+        false
     }
 
     /// Removes what this authenticator reads from the headers, so that nobody behind takes it for the truth.

@@ -256,7 +256,28 @@ pub(super) fn service_account(
         .authenticated()
 }
 
+/// Whether a view has this very object.
+pub(super) fn has(view: &dyn View, namespace: &str, name: &str, uid: &str) -> bool {
+    view.get(namespace, name).is_some_and(|object| object.facts.uid == uid)
+}
+
 impl Authenticator for ServiceAccountTokens {
+    fn misses(&self, token: &str) -> bool {
+        // The signature of what is remembered was good; nothing else is worth the trouble.
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        let Some(claims) = self.verified.lock().get(&hash).cloned() else { return false };
+        let (k8s, objects) = (&claims["kubernetes.io"], &self.objects);
+        let namespace = k8s["namespace"].str();
+        let has = |view: &Arc<dyn View>, namespace: &str, kind: &str| {
+            let bound = &k8s[kind];
+            bound.is_null() || has(&**view, namespace, bound["name"].str(), bound["uid"].str())
+        };
+        !has(&objects.accounts, namespace, "serviceaccount")
+            || !has(&objects.secrets, namespace, "secret")
+            || !has(&objects.pods, namespace, "pod")
+            || k8s["pod"].is_null() && !has(&objects.nodes, "", "node")
+    }
+
     fn authenticate(&self, credentials: &Credentials) -> Result<Option<Arc<User>>, Unauthenticated> {
         match credentials.token {
             Some(token) => Ok(self.check(token, &[])?.map(|(user, _)| user)),

@@ -104,3 +104,20 @@ fn keys_and_issuers_change() {
     assert_eq!(both.jwks()["keys"].items().len(), 2);
     assert_eq!(both.openid_configuration()["issuer"].str(), "https://kubernetes.default.svc.cluster.local");
 }
+
+#[test]
+fn what_a_good_token_misses() {
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let (sa, pod) = ([object("sa", "u1")], [object("p", "u2")]);
+    let token = tokens(NOW, &key, [&sa, &pod, &[], &[]]).issue(claims()).unwrap();
+    let misses = |objects: [&[Value]; 4], token: &str| {
+        let tokens = tokens(NOW, &key, objects);
+        let refused = tokens.review(token, &[]).is_err();
+        (refused, tokens.misses(token))
+    };
+    assert_eq!(misses([&sa, &pod, &[], &[]], &token), (false, false));
+    assert_eq!(misses([&[], &pod, &[], &[]], &token), (true, true));
+    assert_eq!(misses([&sa, &[object("p", "u9")], &[], &[]], &token), (true, true));
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    assert_eq!(misses([&[], &[], &[], &[]], &format!("{signed}.AAAA")), (true, false), "forged");
+}

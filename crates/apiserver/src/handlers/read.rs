@@ -38,7 +38,7 @@ impl Server {
     }
 
     /// Waits, at most three seconds, for a revision that the client has seen elsewhere.
-    pub(super) async fn wait_for(&self, cache: &Cache, revision: u64) -> Result<()> {
+    pub(crate) async fn wait_for(&self, cache: &Cache, revision: u64) -> Result<()> {
         if revision == 0 || cache.current() >= revision {
             return Ok(());
         }

@@ -1,12 +1,18 @@
 //! Two API servers on one etcd.
 
 use crate::support::{config_map, config_maps, server, target};
-use canopus_api::{Api, DeleteOptions, Gvr, ListOptions, Target, WatchEvent, WriteOptions, value};
-use canopus_apiserver::{LocalApi, Server, User};
+use canopus_api::{Api, DeleteOptions, Gvr, ListOptions, Object, Target, WatchEvent, WriteOptions, value};
+use canopus_apiserver::authn::jwt::SigningKey;
+use canopus_apiserver::authn::tokens::{BoundObjects, ServiceAccountTokens};
+use canopus_apiserver::server::{Gates, TokenClaims, TokenIssuer};
+use canopus_apiserver::surroundings::System;
+use canopus_apiserver::{LocalApi, Server, User, authn};
 use canopus_store::etcd::testing::Etcd;
+use canopus_store::{Change, Expect, Store, Write};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 async fn start(etcd: &Etcd) -> (Arc<Server>, Arc<dyn Api>) {
     let server = server(Arc::new(etcd.store().await.unwrap()), |_| true).await;
@@ -54,6 +60,38 @@ async fn two_servers_are_one_api() {
     let ahead = ListOptions { resource_version: Some(list.revision + 1000), ..ListOptions::default() };
     let refused = a.list(&all, &ahead).await.unwrap_err();
     assert!(refused.message.contains("Too large resource version"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_somebody_else_has_just_made_is_known() {
+    let etcd = Etcd::start();
+    let (server, _) = start(&etcd).await;
+    let other = etcd.store().await.unwrap();
+    let key = SigningKey::from_pem(&rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let objects = BoundObjects::of(&server).unwrap();
+    let tokens = Arc::new(ServiceAccountTokens::new("https://issuer", vec![], key, Arc::new(System), objects));
+    let gates = Gates { authenticators: vec![tokens.clone()], ..(*server.gates.get().unwrap()).clone() };
+    server.gates.set(gates);
+    for i in 0..100 {
+        let name = format!("sa{i}");
+        let token = tokens.issue(TokenClaims {
+            namespace: "default".into(),
+            service_account: name.clone(),
+            service_account_uid: "u".into(),
+            audiences: vec!["https://issuer".into()],
+            lifetime: Duration::from_secs(600),
+            ..TokenClaims::default()
+        });
+        let mut headers = http::HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {}", token.unwrap()).parse().unwrap());
+        let metadata = value!({"namespace": "default", "name": &name, "uid": "u"});
+        let mut account = value!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
+        let change = Change::Put { value: Object::encode(&mut account), facts: None, ttl: None };
+        let key = format!("/registry/serviceaccounts/default/{name}").into();
+        other.commit(Write { key, expect: Expect::Absent, change }).await.unwrap();
+        let user = authn::authenticate(&server, &mut headers, &[], "/api").await.unwrap();
+        assert_eq!(user.name, format!("system:serviceaccount:default:{name}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
