@@ -235,6 +235,12 @@ async fn write(
         }
     };
     let decoded = negotiate::decode(&bytes, &kind, server.cbor);
+    // What a patch is for is looked up before anybody reads the patch.
+    let merges = options_kind == "PatchOptions" && !negotiate::is_apply(&kind);
+    let decoded = match decoded {
+        Err(error) if merges => return Err(missing_or(server, target, error).await),
+        decoded => decoded,
+    };
     let (tree, mut problems) = decoded.map_err(|error| match (error.code, options_kind) {
         (400, "CreateOptions" | "UpdateOptions") if kind == negotiate::CBOR => {
             unrecognized(&gvk.kind, &error.message, &bytes)
@@ -250,7 +256,10 @@ async fn write(
         problems = with_unknown(view.served, &tree, problems, options.field_validation);
     }
     crate::audit::request(&tree);
-    let mut warnings = strictness(&gvk, &problems, options.field_validation)?;
+    let mut warnings = match strictness(&gvk, &problems, options.field_validation) {
+        Err(error) if merges => return Err(missing_or(server, target, error).await),
+        warnings => warnings?,
+    };
     let user = &call.user;
     let mut done: Written = match call.info.verb.as_str() {
         "create" => server.post(user, target, tree, &options).await?,
@@ -276,6 +285,14 @@ async fn write(
     let mut response = view.object(code, &done.object);
     warn(&mut response, &warnings);
     Ok(response)
+}
+
+/// That there is no such object, if there is none; else `error`.
+async fn missing_or(server: &Arc<Server>, target: &Target, error: Status) -> Status {
+    match server.get(&Target::new(&target.gvr, &target.namespace, &target.name), None).await {
+        Err(missing) if missing.is_not_found() => missing,
+        _ => error,
+    }
 }
 
 /// What a strict reader refuses is told all at once: what the parser found together with the unknown fields.

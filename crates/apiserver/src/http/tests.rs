@@ -157,6 +157,24 @@ fn config_map(name: &str, size: usize) -> String {
 }
 
 #[tokio::test]
+async fn what_is_to_be_patched_is_looked_up_first() {
+    let mut admin = Client::new("admin", "system:masters").await;
+    admin.send("POST", MAPS, &[], config_map("a", 1)).await;
+    let twice = r#"{"data":{"a":"1","a":"2"}}"#;
+    for kind in ["json-patch+json", "merge-patch+json", "strategic-merge-patch+json", "apply-patch+yaml"] {
+        let kind = format!("application/{kind}");
+        let apply = kind.contains("apply");
+        for (name, code) in [("a", 400), ("nope", if apply { 400 } else { 404 })] {
+            for body in ["{", twice] {
+                let path = format!("{MAPS}/{name}?fieldValidation=Strict&fieldManager=m");
+                let answer = admin.send("PATCH", &path, &[("content-type", &kind)], body).await;
+                assert_eq!(answer.code, code, "{kind} {name} {body}: {:?}", answer.json());
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn bodies_are_bounded() {
     let mut admin = Client::new("admin", "system:masters").await;
     let refused = admin.send("POST", MAPS, &[], &config_map("a", 3 << 20)).await;

@@ -52,6 +52,8 @@ pub fn live_volumes(c: &Cluster) {
     s.ready("p");
     assert_eq!(s.k(&["logs", "p"]).trim(), "start hello p");
     assert_eq!(s.k(&["exec", "p", "--", "cat", "/scratch/by-init"]).trim(), "made");
+    let ended = s.kubectl(&["exec", "p", "-c", "first", "--", "true"]).stderr;
+    assert!(ended.contains("container not found (\"first\")") && !ended.contains("Internal error"), "{ended}");
     assert_eq!(s.see("pod p", "{.status.qosClass}"), "Burstable");
     s.k(&["patch", "configmap", "settings", "--type=merge", "-p", r#"{"data":{"file.txt":"two"}}"#]);
     s.k(&["patch", "secret", "hidden", "--type=merge", "-p", r#"{"stringData":{"key":"two"}}"#]);

@@ -192,12 +192,21 @@ impl Context {
         })
     }
 
+    /// The container for exec and attach. Of one that is not running no more is said than that.
     pub(crate) async fn running(&self, which: [&str; 3]) -> Result<Instance, Status> {
-        let instance = self.instance(which, false).await?;
-        match instance.state {
-            State::Running => Ok(instance),
-            _ => Err(Status::internal(format!("container not found (\"{}\")", which[2]))),
+        let [namespace, pod, container] = which;
+        if self.node.pods.get(namespace, pod).is_none() {
+            return Err(Status::new(404, "NotFound", "pod does not exist"));
         }
+        found(self.instance(which, false).await, container)
+    }
+}
+
+fn found(instance: Result<Instance, Status>, container: &str) -> Result<Instance, Status> {
+    match instance {
+        Ok(instance) if instance.state == State::Running => Ok(instance),
+        Err(error) if error.code == 500 => Err(error),
+        _ => Err(Status::new(500, "InternalError", format!("container not found (\"{container}\")"))),
     }
 }
 
